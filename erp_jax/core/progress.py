@@ -1,0 +1,63 @@
+"""Progress of long work: a bar in a terminal, a line now and then in a log."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from absl import logging
+from rich import console as rich_console
+from rich import progress as rich_progress
+
+_LOG_EVERY_SECS = 15.0
+
+
+@contextlib.contextmanager
+def track(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+  """Yields `advance(n)`; shows share done, rate in `unit`/s and time left."""
+  console = rich_console.Console(stderr=True)
+  if console.is_terminal:
+    with _bar(console, unit) as bar:
+      task = bar.add_task(what, total=total)
+      yield lambda n: bar.advance(task, n)
+    return
+  start = last = time.monotonic()
+  done = 0
+
+  def advance(n: int) -> None:
+    nonlocal done, last
+    done += n
+    now = time.monotonic()
+    if now - last >= _LOG_EVERY_SECS:
+      last = now
+      rate = done / (now - start)
+      logging.info(
+        '%s: %d of %d %s, %.0f %s/s, %.0f s left',
+        *(what, done, total, unit, rate, unit, (total - done) / rate),
+      )
+
+  yield advance
+  secs = time.monotonic() - start
+  logging.info(
+    '%s: %d %s in %.1f s (%.0f %s/s)',
+    *(what, done, unit, secs, done / max(secs, 1e-9), unit),
+  )
+
+
+def _bar(console: rich_console.Console, unit: str) -> rich_progress.Progress:
+  """A rich progress bar with the rate in `unit`/s."""
+
+  class Rate(rich_progress.ProgressColumn):
+    def render(self, task: rich_progress.Task) -> str:
+      speed = task.finished_speed or task.speed
+      return '' if speed is None else f'{speed:.0f} {unit}/s'
+
+  return rich_progress.Progress(
+    rich_progress.TextColumn('{task.description:<34}'),
+    rich_progress.BarColumn(bar_width=30),
+    rich_progress.TaskProgressColumn(),
+    Rate(),
+    rich_progress.TimeElapsedColumn(),
+    rich_progress.TextColumn('left'),
+    rich_progress.TimeRemainingColumn(),
+    console=console,
+  )

@@ -1,0 +1,344 @@
+"""Artefacts: folders of checksummed files, keyed by what made them.
+
+An artefact is a folder that one writer at a time fills. Its `identity.json`
+is written first and says what made it; its shards are Parquet files, each with
+a small record of its checksum beside it; its `manifest.json` is written last,
+and only then do readers see the artefact. A killed writer leaves finished
+shards, which the next one keeps, and temporary files, which it removes.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from erp_jax.core import errors
+
+_IDENTITY = 'identity.json'
+_MANIFEST = 'manifest.json'
+_LOCK = '.lock'
+_TMP = '.tmp-'
+
+
+def digest(value: Any) -> str:
+  """Hex sha256 of a JSON-able value in canonical form."""
+  return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+  return json.dumps(
+    value, sort_keys=True, ensure_ascii=False, separators=(',', ':')
+  ).encode()
+
+
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+  """Writes a whole file or nothing: temporary file, fsync, rename, fsync.
+
+  On a bucket it is one whole put. Raises UserError if the disk is full or the
+  folder can't be written.
+  """
+  path = epath.Path(path)
+  if '://' in os.fspath(path):
+    path.write_bytes(data)
+    return
+  tmp = path.parent / f'{_TMP}{path.name}-{uuid.uuid4().hex[:8]}'
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(tmp, 'wb') as f:
+      f.write(data)
+      f.flush()
+      os.fsync(f.fileno())
+    os.replace(tmp, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+      os.fsync(folder)
+    finally:
+      os.close(folder)
+  except OSError as e:
+    tmp.unlink(missing_ok=True)
+    reason = {
+      errno.ENOSPC: 'the disk is full; free some space',
+      errno.EDQUOT: 'the quota is used up; free some space',
+      errno.EACCES: 'the folder is not writable; change its permissions',
+      errno.EROFS: 'the file system is read-only; choose another --workdir',
+    }.get(e.errno)
+    if reason is None:
+      raise
+    raise errors.UserError(
+      f'cannot write {path} ({len(data)} bytes): {reason}, then start the '
+      'same command again: finished shards are kept.'
+    ) from e
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+  """Writes indented JSON with a final newline; NaN and infinity are refused."""
+  text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+  write_bytes(path, (text + '\n').encode())
+
+
+def read_json(path: epath.PathLike) -> Any:
+  """Parsed JSON of a file; UserError that names a file that is not JSON."""
+  try:
+    return json.loads(epath.Path(path).read_text())
+  except json.JSONDecodeError as e:
+    raise errors.UserError(
+      f'{path} is not JSON ({e}): delete its folder and run again.'
+    ) from e
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+  """The table as zstd Parquet; equal tables give equal bytes."""
+  sink = io.BytesIO()
+  pq.write_table(table, sink, compression='zstd')
+  return sink.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+  """A folder, and what it is made from.
+
+  Attributes:
+    path: the artefact's folder.
+    identity: JSON-able fields that decide its content, `format_version` among
+      them. Two artefacts with equal identities hold the same data.
+    num_shards: how many shards it has when complete.
+  """
+
+  path: epath.Path
+  identity: Mapping[str, Any]
+  num_shards: int
+
+  @property
+  def digest(self) -> str:
+    return digest(self.identity)
+
+  def shard_name(self, index: int) -> str:
+    return f'part-{index:05d}-of-{self.num_shards:05d}.parquet'
+
+  def is_done(self) -> bool:
+    """True if complete; UserError if the folder is of another identity.
+
+    A shard that was deleted (the fix for a corrupt one) makes it incomplete.
+    """
+    self._check_identity()
+    shards = [self.path / self.shard_name(i) for i in range(self.num_shards)]
+    return (self.path / _MANIFEST).exists() and all(
+      shard.exists() and shard.with_suffix('.json').exists() for shard in shards
+    )
+
+  def _check_identity(self) -> None:
+    file = self.path / _IDENTITY
+    if not file.exists():
+      return
+    found = read_json(file)['identity']
+    for where, old, new in _differences(
+      found, json.loads(_canonical(self.identity))
+    ):
+      raise errors.UserError(
+        f'{self.path} was made with {where} = {old}, now it is {new}: use '
+        'another --workdir, set it back, or delete that folder.'
+      )
+
+  @contextlib.contextmanager
+  def writer(
+    self, provenance: Mapping[str, Any], allow_version_change: bool = False
+  ) -> Iterator['Writer']:
+    """The one writer of this artefact, holding its lock.
+
+    Args:
+      provenance: recorded, not identity: `versions` of packages, code
+        revision, machine. A resumed artefact must have been begun under the
+        same major versions unless `allow_version_change`.
+    Raises:
+      UserError: another process is writing it, or it has another identity.
+    """
+    self.path.mkdir(parents=True, exist_ok=True)
+    with _locked(self.path):
+      self._check_identity()
+      begun = self.path / _IDENTITY
+      changes: list[str] = []
+      if begun.exists():
+        changes = _major_changes(
+          read_json(begun)['versions'], provenance['versions']
+        )
+        if changes and not allow_version_change:
+          raise errors.UserError(
+            f'{self.path} was begun under other versions: '
+            f'{"; ".join(changes)}; install those, or pass '
+            '--allow_version_change to go on (it is written down).'
+          )
+      else:
+        write_json(
+          begun,
+          {'identity': self.identity, 'versions': provenance['versions']},
+        )
+      for stale in self.path.glob(f'{_TMP}*'):
+        stale.unlink()
+      yield Writer(self, dict(provenance), changes)
+
+
+class Writer:
+  """Adds shards to one artefact and completes it."""
+
+  def __init__(
+    self, artifact: Artifact, provenance: dict[str, Any], changes: list[str]
+  ):
+    self._artifact = artifact
+    self._provenance = provenance
+    self._changes = changes
+
+  def missing(self) -> list[int]:
+    """Indices of the shards still to be written.
+
+    A finished shard is verified against its checksum first: UserError names
+    one that was altered.
+    """
+    return [
+      i
+      for i in range(self._artifact.num_shards)
+      if not self._record(i).exists() or not self._verify(i)
+    ]
+
+  def write_shard(
+    self, index: int, table: pa.Table, counts: Mapping[str, int] | None = None
+  ) -> None:
+    """Writes one shard, then the record that makes it count as finished."""
+    data = parquet_bytes(table)
+    write_bytes(self._path(index), data)
+    write_json(
+      self._record(index),
+      {
+        'sha256': hashlib.sha256(data).hexdigest(),
+        'rows': table.num_rows,
+        'counts': dict(counts or {}),
+      },
+    )
+
+  def shard_counts(self) -> dict[str, int]:
+    """The counts of all finished shards, added up."""
+    total: dict[str, int] = {}
+    for i in range(self._artifact.num_shards):
+      for name, count in read_json(self._record(i))['counts'].items():
+        total[name] = total.get(name, 0) + count
+    return total
+
+  def finish(self, info: Mapping[str, Any] | None = None) -> None:
+    """Writes the manifest, which makes the artefact visible to readers."""
+    art = self._artifact
+    write_json(
+      art.path / _MANIFEST,
+      {
+        'identity': art.identity,
+        'digest': art.digest,
+        'shards': {
+          art.shard_name(i): {
+            k: v for k, v in read_json(self._record(i)).items() if k != 'counts'
+          }
+          for i in range(art.num_shards)
+        },
+        'counts': self.shard_counts(),
+        'info': dict(info or {}),
+        'provenance': self._provenance,
+        'version_changes': self._changes,
+      },
+    )
+
+  def _path(self, index: int) -> epath.Path:
+    return self._artifact.path / self._artifact.shard_name(index)
+
+  def _record(self, index: int) -> epath.Path:
+    return self._path(index).with_suffix('.json')
+
+  def _verify(self, index: int) -> bool:
+    _read_verified(self._path(index), read_json(self._record(index)))
+    return True
+
+
+def read_manifest(path: epath.PathLike) -> dict[str, Any]:
+  """The manifest of a complete artefact; UserError if it is not complete."""
+  file = epath.Path(path) / _MANIFEST
+  if not file.exists():
+    raise errors.UserError(
+      f'{path} is not there or not complete (no {_MANIFEST}): run the stage '
+      'that writes it, with the same --workdir.'
+    )
+  return read_json(file)
+
+
+def read_table(path: epath.PathLike) -> pa.Table:
+  """All shards of a complete artefact, each checked against its checksum."""
+  manifest = read_manifest(path)
+  return pa.concat_tables(
+    pq.read_table(io.BytesIO(_read_verified(epath.Path(path) / name, record)))
+    for name, record in manifest['shards'].items()
+  )
+
+
+def _read_verified(file: epath.Path, record: Mapping[str, Any]) -> bytes:
+  """A shard's bytes; UserError with its name if missing or altered."""
+  fix = f'delete {file} and {file.with_suffix(".json").name}, and run again'
+  if not file.exists():
+    raise errors.UserError(f'shard {file} is missing: {fix}.')
+  data = file.read_bytes()
+  found = hashlib.sha256(data).hexdigest()
+  if found != record['sha256']:
+    raise errors.UserError(
+      f'shard {file} is corrupt: sha256 {found[:16]}…, expected '
+      f'{record["sha256"][:16]}…: {fix}.'
+    )
+  return data
+
+
+def _differences(old: Any, new: Any, where: str = '') -> Iterator[tuple]:
+  """(field, old, new) for every leaf in which two JSON values differ."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    for key in sorted(old.keys() | new.keys()):
+      inner = f'{where}.{key}' if where else key
+      yield from _differences(old.get(key), new.get(key), inner)
+  elif old != new:
+    yield where, json.dumps(old), json.dumps(new)
+
+
+def _major_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+  """'name old -> new' for each package whose major version differs.
+
+  Below 1.0 the minor version is the major one.
+  """
+
+  def major(version: str) -> list[str]:
+    parts = version.split('.')
+    return parts[:2] if parts[0] == '0' else parts[:1]
+
+  return [
+    f'{name} {old[name]} -> {new[name]}'
+    for name in sorted(old.keys() & new.keys())
+    if major(old[name]) != major(new[name])
+  ]
+
+
+@contextlib.contextmanager
+def _locked(folder: epath.Path) -> Iterator[None]:
+  """Holds the folder's lock, which dies with its process (local only)."""
+  if '://' in os.fspath(folder):
+    yield
+    return
+  with open(folder / _LOCK, 'w') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+      raise errors.UserError(
+        f'{folder} is being written by another process: wait for it, or give '
+        'each job its own arm or reward model.'
+      ) from e
+    yield
