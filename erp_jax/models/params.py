@@ -209,7 +209,7 @@ def _read(
 ) -> np.ndarray:
   value = np.empty(param.shape, jnp.dtype(dtype))
   layers = value if param.stacked else value[None]
-  for name, layer in zip(param.file_names(), layers, strict=True):
+  for i, name in enumerate(param.file_names()):
     tensor = tensors[name]
     if tensor.shape != param.file_shape:
       raise errors.UserError(
@@ -218,5 +218,5 @@ def _read(
       )
     if param.in_axes > 0:
       tensor = tensor.T
-    layer[...] = tensor.reshape(param.layer_shape)
+    layers[i] = tensor.reshape(param.layer_shape)
   return value
