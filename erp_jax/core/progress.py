@@ -12,22 +12,38 @@ _LOG_EVERY_SECS = 15.0
 
 
 @contextlib.contextmanager
-def track(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-  """Yields `advance(n)`; shows share done, rate in `unit`/s and time left."""
+def track(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+  """Shows share done, rate in `unit`/s and time left of one piece of work.
+
+  Yields `advance(n, skipped=0)`: n more are done, and `skipped` of the total
+  will never be needed (a response that stopped early).
+  """
   console = rich_console.Console(stderr=True)
   if console.is_terminal:
     with _bar(console, unit) as bar:
       task = bar.add_task(what, total=total)
-      yield lambda n: bar.advance(task, n)
-    return
+
+      def advance(n: int, skipped: int = 0) -> None:
+        bar.update(task, advance=n, total=bar.tasks[0].total - skipped)
+
+      yield advance
+  else:
+    with _log(what, total, unit) as advance:
+      yield advance
+
+
+@contextlib.contextmanager
+def _log(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+  """As `track`, in lines of the log."""
   start = last = time.monotonic()
   done = 0
 
-  def advance(n: int) -> None:
-    nonlocal done, last
+  def advance(n: int, skipped: int = 0) -> None:
+    nonlocal done, last, total
     done += n
+    total -= skipped
     now = time.monotonic()
-    if now - last >= _LOG_EVERY_SECS:
+    if done and now - last >= _LOG_EVERY_SECS:
       last = now
       rate = done / (now - start)
       logging.info(

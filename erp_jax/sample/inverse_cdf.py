@@ -24,7 +24,7 @@ def uniforms(key_B: jax.Array) -> jax.Array:
   never zero.
   """
   bits_BUW = jax.vmap(lambda key: jax.random.bits(key, (2, 2), jnp.uint32))(
-      key_B
+    key_B
   )
   word_BUW = (bits_BUW >> 8).astype(jnp.float32)
   return word_BUW[..., 0] * 2.0**-24 + (word_BUW[..., 1] + 1) * 2.0**-48
@@ -48,7 +48,7 @@ def sample(logits_BV: jax.Array, u_BU: jax.Array) -> jax.Array:
   mass_BJ = jnp.exp(logits_BJI - peak_B[:, None, None]).sum(axis=-1)
   block_B = _invert(mass_BJ, u_BU[:, 0])
   logits_BI = jnp.take_along_axis(
-      logits_BJI, block_B[:, None, None], axis=1
+    logits_BJI, block_B[:, None, None], axis=1
   ).squeeze(1)
   # Relative to the block's own peak, so that a light block does not underflow.
   mass_BI = jnp.exp(logits_BI - logits_BI.max(axis=-1, keepdims=True))

@@ -13,9 +13,9 @@ import numpy as np
 
 def sha_words(name: str) -> np.ndarray:
   """The first two 32-bit words of SHA-256(name), as uint32 [2]."""
-  return np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], '>u4').astype(
-      np.uint32
-  )
+  return np.frombuffer(
+    hashlib.sha256(name.encode()).digest()[:8], '>u4'
+  ).astype(np.uint32)
 
 
 def response_words(arm: str, prompt_ids: list[str], k: int) -> np.ndarray:

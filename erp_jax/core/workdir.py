@@ -1,0 +1,48 @@
+"""One run's folder, and how its stages write artefacts into it."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from erp_jax.core import errors
+from erp_jax.core import store
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+  """Where a run's artefacts lie, and what is recorded in each manifest.
+
+  Attributes:
+    provenance: package versions, code revision, machine.
+    allow_version_change: go on with artefacts begun under other major
+      versions.
+  """
+
+  path: epath.Path
+  provenance: Mapping[str, Any]
+  allow_version_change: bool = False
+
+  def artifact(
+    self, name: str, identity: Mapping[str, Any], num_shards: int
+  ) -> store.Artifact:
+    """The artefact `name` ('stage/part') of this run."""
+    return store.Artifact(self.path / name, identity, num_shards)
+
+  @contextlib.contextmanager
+  def writer(self, artifact: store.Artifact) -> Iterator[store.Writer]:
+    """The one writer of an artefact of this run."""
+    with artifact.writer(self.provenance, self.allow_version_change) as writer:
+      yield writer
+
+
+def check_name(kind: str, name: str) -> None:
+  """UserError unless `name` can be a folder on every file system."""
+  if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', name):
+    raise errors.UserError(
+      f'{kind} name {name!r} must start with a letter or digit and hold only '
+      'letters, digits, ".", "_" and "-": it names a folder.'
+    )

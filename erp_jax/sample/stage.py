@@ -1,0 +1,190 @@
+"""Prompts × arms -> K responses each, as one artefact per arm."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import pyarrow as pa
+from absl import logging
+
+from erp_jax.core import errors
+from erp_jax.core import progress
+from erp_jax.core import store
+from erp_jax.core import workdir as workdir_lib
+from erp_jax.data import arms as arms_lib
+from erp_jax.data import prompts as prompts_lib
+from erp_jax.models import checkpoint
+from erp_jax.models import tokenizer as tokenizer_lib
+from erp_jax.sample import engine
+from erp_jax.sample import noise
+
+FORMAT_VERSION = 1
+SCHEMA = pa.schema(
+  [
+    ('prompt_id', pa.string()),
+    ('k', pa.int32()),
+    ('arm', pa.string()),
+    ('text', pa.string()),
+    ('num_tokens', pa.int32()),  # Up to and including the stop.
+    ('prompt_tokens', pa.int32()),  # System prompt and template included.
+    ('finish_reason', pa.string()),  # 'stop' or 'length'.
+  ]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+  """How responses are drawn (Sec. 4.1: K = 32 at temperature 1, plain)."""
+
+  k: int = 32  # Responses per prompt and arm.
+  temperature: float = 1.0  # 0 is greedy.
+  max_new_tokens: int = 1024
+  seed: int = 0
+  dtype: str = 'bfloat16'  # Of weights and matmuls: bfloat16 or float32.
+  shard_prompts: int = 64  # Prompts per shard: what a kill can lose.
+  engine: engine.EngineConfig = engine.EngineConfig()
+
+  def __post_init__(self):
+    for name in ('k', 'max_new_tokens', 'shard_prompts'):
+      if getattr(self, name) < 1:
+        raise errors.UserError(
+          f'sample.{name} must be >= 1, got {getattr(self, name)}.'
+        )
+    if self.temperature < 0:
+      raise errors.UserError(
+        f'sample.temperature must be >= 0, got {self.temperature}.'
+      )
+    if self.dtype not in ('bfloat16', 'float32'):
+      raise errors.UserError(
+        f'sample.dtype must be bfloat16 or float32, got {self.dtype!r}.'
+      )
+
+
+def artifact(
+  workdir: workdir_lib.Workdir,
+  name: str,
+  arm: arms_lib.Arm,
+  prompts: Sequence[prompts_lib.Prompt],
+  cfg: SampleConfig,
+) -> store.Artifact:
+  """The artefact that holds the responses of one arm."""
+  workdir_lib.check_name('arm', name)
+  identity = {
+    'stage': 'sample',
+    'format_version': FORMAT_VERSION,
+    'arm': {
+      'name': name,
+      'model': arm.model,
+      'system_prompt': arm.system_prompt,
+      'revision': checkpoint.open_checkpoint(arm.model).revision,
+    },
+    'sample': dataclasses.asdict(cfg),
+    'prompts': prompts_lib.digest(prompts),
+  }
+  num_shards = -(-len(prompts) // cfg.shard_prompts)
+  return workdir.artifact(f'responses/{name}', identity, num_shards)
+
+
+def run(
+  workdir: workdir_lib.Workdir,
+  arms: Mapping[str, arms_lib.Arm],
+  prompts: Sequence[prompts_lib.Prompt],
+  cfg: SampleConfig,
+) -> None:
+  """Samples what is missing, arm by arm; each checkpoint is loaded once.
+
+  Raises UserError for a prompt that does not fit the context, before anything
+  is sampled for its arm.
+  """
+  artifacts = {
+    name: artifact(workdir, name, arm, prompts, cfg)
+    for name, arm in arms.items()
+  }
+  todo = [name for name, art in artifacts.items() if not art.is_done()]
+  for model in dict.fromkeys(arms[name].model for name in todo):
+    loaded = checkpoint.load_decoder(model, jnp.dtype(cfg.dtype))
+    for name in todo:
+      if arms[name].model == model:
+        _run_arm(
+          workdir, artifacts[name], name, arms[name], prompts, cfg, loaded
+        )
+
+
+def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
+  model_cfg, params, ckpt = loaded
+  tokenizer = tokenizer_lib.load_tokenizer(ckpt.folder)
+  task = engine.Task(
+    model=model_cfg,
+    num_ids=min(tokenizer.vocab_size, model_cfg.vocab_size),
+    stop_ids=tuple(tokenizer.stop_ids),
+    k=cfg.k,
+    temperature=cfg.temperature,
+    max_new_tokens=cfg.max_new_tokens,
+    seed=cfg.seed,
+  )
+  ids = [tokenizer.render_ids(p.prompt, arm.system_prompt) for p in prompts]
+  limit = min(
+    model_cfg.max_position - cfg.max_new_tokens, max(cfg.engine.prompt_buckets)
+  )
+  for prompt, x in zip(prompts, ids, strict=True):
+    if len(x) > limit:
+      raise errors.UserError(
+        f'prompt {prompt.id!r} has {len(x)} tokens for arm {name!r}, but at '
+        f'most {limit} fit (context {model_cfg.max_position}, '
+        f'sample.max_new_tokens {cfg.max_new_tokens}, largest of sample.'
+        f'engine.prompt_buckets {max(cfg.engine.prompt_buckets)}): shorten or '
+        'drop it.'
+      )
+  with workdir.writer(artifact) as writer:
+    missing = writer.missing()
+    num_prompts = sum(len(prompts[_shard(i, cfg)]) for i in missing)
+    budget = num_prompts * cfg.k * cfg.max_new_tokens
+    with progress.track(f'sample {name}', budget, 'tokens') as advance:
+      for i in missing:
+        part = _shard(i, cfg)
+        names = [p.id for p in prompts[part]]
+        words_NKJ = noise.response_words(arm.noise_name(name), names, cfg.k)
+        responses, use = engine.generate(
+          params, task, cfg.engine, ids[part], words_NKJ, advance
+        )
+        spared = len(names) * cfg.k * cfg.max_new_tokens - use.tokens
+        advance(0, skipped=spared)
+        writer.write_shard(
+          i,
+          _table(name, names, ids[part], responses, tokenizer),
+          {'tokens': use.tokens, 'slot_steps': use.slot_steps},
+        )
+    counts = writer.shard_counts()
+    logging.info(
+      'sample %s: %d tokens, slots busy %.0f %%',
+      name,
+      counts['tokens'],
+      100 * counts['tokens'] / max(1, counts['slot_steps']),
+    )
+    writer.finish({'num_parameters': ckpt.num_parameters})
+
+
+def _shard(index: int, cfg: SampleConfig) -> slice:
+  return slice(index * cfg.shard_prompts, (index + 1) * cfg.shard_prompts)
+
+
+def _table(name, prompt_ids, ids, responses, tokenizer) -> pa.Table:
+  """Rows of one shard, by prompt and k."""
+  rows = []
+  for prompt_id, prompt, per_prompt in zip(
+    prompt_ids, ids, responses, strict=True
+  ):
+    for k, response in enumerate(per_prompt):
+      text_ids = response.ids[:-1] if response.stopped else response.ids
+      rows.append(
+        {
+          'prompt_id': prompt_id,
+          'k': k,
+          'arm': name,
+          'text': tokenizer.decode(text_ids),
+          'num_tokens': len(response.ids),
+          'prompt_tokens': len(prompt),
+          'finish_reason': 'stop' if response.stopped else 'length',
+        }
+      )
+  return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -1,0 +1,164 @@
+"""A decoder that reads: likelihoods and answers of given continuations.
+
+The continuations of a prompt are read against one encoding of it, in batches
+of few shapes. Padding changes nothing but rounding.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from erp_jax.core import errors
+from erp_jax.core import shapes
+from erp_jax.models import checkpoint
+from erp_jax.models import decoder
+from erp_jax.models import tokenizer as tokenizer_lib
+
+_PREFIX_BUCKETS = (32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
+_SUFFIX_BUCKETS = (8, 32, 48, 64, 96, 128, 256, 512, 1024, 2048)
+
+
+class Group(NamedTuple):
+  """Continuations that share a prefix; each holds at least one token."""
+
+  prefix: Sequence[int]
+  suffixes: Sequence[Sequence[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """A loaded decoder with its tokenizer.
+
+  Attributes:
+    batch_tokens: positions read at once, padding counted.
+  """
+
+  cfg: decoder.DecoderConfig
+  params: Any
+  tokenizer: tokenizer_lib.Tokenizer
+  batch_tokens: int
+
+  def mean_logprob(self, groups: Sequence[Group], advance) -> list[np.ndarray]:
+    """Mean log p of each continuation's tokens after its first.
+
+    The first token is the last of what is conditioned on. Returns one array
+    per group, NaN where a continuation has one token only (nothing to read).
+    """
+    return self._read(groups, _mean_logprob, advance)
+
+  def yes_minus_no(
+    self, groups: Sequence[Group], yes: int, no: int, advance
+  ) -> list[np.ndarray]:
+    """logit(yes) − logit(no) after the last token of each continuation."""
+    head = functools.partial(_difference, yes=yes, no=no)
+    return self._read(groups, head, advance)
+
+  def _read(
+    self, groups: Sequence[Group], head: Callable, advance
+  ) -> list[np.ndarray]:
+    """`head` of each continuation's hidden states, one array per group."""
+    self._check_lengths(groups)
+    out: list[np.ndarray] = [np.empty(0)] * len(groups)
+    width = max(len(g.suffixes) for g in groups)
+    longest = lambda n: max(len(x) for x in groups[n].suffixes)
+    order = sorted(range(len(groups)), key=lambda n: (longest(n), n))
+    while order:
+      # The longest of the batch decides its shape, so take from the long end.
+      size_T = shapes.bucket(longest(order[-1]), _SUFFIX_BUCKETS)
+      size_S = shapes.bucket(
+        max(len(g.prefix) for g in groups), _PREFIX_BUCKETS
+      )
+      rows = max(1, self.batch_tokens // (width * size_T + size_S))
+      order, batch = order[:-rows], order[-rows:]
+      arrays = _pack([groups[n] for n in batch], rows, width, size_S, size_T)
+      value_RJ = jax.device_get(head(self.params, self.cfg, *arrays))
+      for n, value_J in zip(batch, value_RJ, strict=False):
+        out[n] = value_J[: len(groups[n].suffixes)]
+        read = sum(map(len, groups[n].suffixes)) + len(groups[n].prefix)
+        advance(len(groups[n].suffixes), positions=read)
+    return out
+
+  def _check_lengths(self, groups: Sequence[Group]) -> None:
+    limit = min(self.cfg.max_position, _PREFIX_BUCKETS[-1])
+    for group in groups:
+      length = len(group.prefix) + max(map(len, group.suffixes))
+      if length > limit or max(map(len, group.suffixes)) > _SUFFIX_BUCKETS[-1]:
+        raise errors.UserError(
+          f'a prompt and response of {length} tokens do not fit the scoring '
+          f'decoder (at most {limit}, of them {_SUFFIX_BUCKETS[-1]} response '
+          'tokens): sample with a smaller sample.max_new_tokens.'
+        )
+
+
+def load(model: str, dtype: str, batch_tokens: int) -> Reader:
+  """A Reader of the checkpoint named by `model`."""
+  cfg, params, ckpt = checkpoint.load_decoder(model, jnp.dtype(dtype))
+  tokenizer = tokenizer_lib.load_tokenizer(ckpt.folder)
+  return Reader(cfg, params, tokenizer, batch_tokens)
+
+
+def _pack(groups, rows, width, size_S, size_T) -> tuple[np.ndarray, ...]:
+  """Right-padded arrays: prefix [R, S], lengths [R], tokens [R, J, T], [R, J]."""
+  prefix_RS = np.zeros((rows, size_S), np.int32)
+  len_R = np.ones(rows, np.int32)
+  token_RJT = np.zeros((rows, width, size_T), np.int32)
+  len_RJ = np.ones((rows, width), np.int32)
+  for r, group in enumerate(groups):
+    prefix_RS[r, : len(group.prefix)] = group.prefix
+    len_R[r] = len(group.prefix)
+    for j, suffix in enumerate(group.suffixes):
+      token_RJT[r, j, : len(suffix)] = suffix
+      len_RJ[r, j] = len(suffix)
+  return prefix_RS, len_R, token_RJT, len_RJ
+
+
+def _hidden(params, cfg, prefix_RS, len_R, token_RJT) -> jax.Array:
+  """Hidden states [R, J, T, D] of continuations, each after its prefix."""
+  R, J, T = token_RJT.shape
+  _, cache = decoder.prefill(params, cfg, prefix_RS)
+  prefix = decoder.as_prefix(cache, len_R, prefix_RS.shape[1])
+  suffix = decoder.empty_cache(cfg, R, J, T, params['embed_VD'].dtype)
+  position_RJT = jnp.broadcast_to(
+    len_R[:, None, None] + jnp.arange(T), (R, J, T)
+  )
+  visible_RJTS = jnp.broadcast_to(jnp.tri(T, dtype=bool), (R, J, T, T))
+  hidden_RJTD, _ = decoder.extend(
+    params, cfg, token_RJT, position_RJT, prefix, suffix, 0, visible_RJTS
+  )
+  return hidden_RJTD
+
+
+@functools.partial(jax.jit, static_argnames='cfg')
+def _mean_logprob(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
+  """Mean over t >= 1 of log p(token t | all before), [R, J], float32."""
+  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+
+  def logprob(inputs):  # Of one position, so that no [R, J, T, V] is made.
+    hidden_D, target = inputs
+    return jax.nn.log_softmax(decoder.logits(params, cfg, hidden_D))[target]
+
+  next_RJT = jnp.roll(token_RJT, -1, axis=-1)
+  hidden_BD = hidden_RJTD.reshape(-1, cfg.width)
+  logprob_B = jax.lax.map(
+    logprob, (hidden_BD, next_RJT.ravel()), batch_size=256
+  )
+  T = token_RJT.shape[-1]
+  used_RJT = jnp.arange(T) < len_RJ[..., None] - 1
+  sum_RJ = jnp.where(used_RJT, logprob_B.reshape(used_RJT.shape), 0).sum(-1)
+  return sum_RJ / (len_RJ - 1)
+
+
+@functools.partial(jax.jit, static_argnames=('cfg', 'yes', 'no'))
+def _difference(params, cfg, prefix_RS, len_R, token_RJT, len_RJ, *, yes, no):
+  """logit(yes) − logit(no) at the last token, [R, J], float32."""
+  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  last_RJTD = jnp.take_along_axis(
+    hidden_RJTD, (len_RJ - 1)[..., None, None], axis=2
+  )
+  logits_RJV = decoder.logits(params, cfg, last_RJTD[:, :, 0])
+  return logits_RJV[..., yes] - logits_RJV[..., no]

@@ -1,0 +1,76 @@
+"""What every binary shares: its flags, its start, and errors in one line."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app
+from absl import flags
+from absl import logging
+from etils import epath
+from ml_collections import config_flags
+
+from erp_jax.core import config as config_lib
+from erp_jax.core import errors
+from erp_jax.core import runtime
+from erp_jax.core import workdir as workdir_lib
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment: configs/NAME.py, or configs/NAME.py:ARG.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the run: results, and what a restart resumes.'
+)
+_ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
+  'allow_version_change',
+  False,
+  'Go on with artefacts begun under other major versions of the packages.',
+)
+
+
+def run(main: Callable, config_class: type) -> None:
+  """Parses flags and runs `main(cfg, workdir)`; a UserError is one line.
+
+  Args:
+    config_class: the dataclass that the ConfigDict of --config becomes; it has
+      a field `runtime`.
+  """
+  flags.mark_flags_as_required(['config', 'workdir'])
+
+  def start(argv: list[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    try:
+      cfg = config_lib.build(config_class, _CONFIG.value.to_dict())
+      compiles = runtime.start(cfg.runtime)
+      main(cfg, _workdir())
+    except errors.UserError as e:
+      logging.debug('Where it was raised:', exc_info=True)
+      sys.exit(f'{sys.argv[0]}: error: {e}')
+    logging.info(
+      'compiled %d programs in %.1f s', compiles.programs, compiles.secs
+    )
+
+  logging.set_verbosity(logging.INFO)
+  app.run(start)
+
+
+def _workdir() -> workdir_lib.Workdir:
+  path = (
+    _WORKDIR.value
+    if '://' in _WORKDIR.value
+    else str(epath.Path(_WORKDIR.value).resolve())
+  )
+  return workdir_lib.Workdir(
+    epath.Path(path), runtime.provenance(), _ALLOW_VERSION_CHANGE.value
+  )
+
+
+def only(names: list[str], available: dict, what: str) -> dict:
+  """The entries of `available` that a flag names; all of them if none."""
+  for name in names:
+    if name not in available:
+      raise errors.UserError(
+        f'{what} {name!r} is not in the config; '
+        f'{config_lib.did_you_mean(name, available)}'
+      )
+  return {n: available[n] for n in (names or available)}
