@@ -1,0 +1,258 @@
+"""Prompts: the quickstart's own, or any JSONL or Parquet file.
+
+A row has `prompt` and `category`; `id` and `checks` are optional. `checks` says
+what the `verify` reward can check: an object in JSONL, or its JSON text in a
+string, which is how a Parquet column holds it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from erp_jax.core import config, errors, store
+
+QUICKSTART = 'quickstart'
+_CHECKS = 'checks'
+_DEFAULT_ID = 'id'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+  """Which prompts a run is about."""
+
+  path: str = QUICKSTART  # 'quickstart', or a .jsonl or .parquet file.
+  prompt_column: str = 'prompt'
+  category_column: str = 'category'
+  id_column: str = _DEFAULT_ID  # Without this column, ids are hashes.
+  # Prompts kept of each category, picked by a hash of seed and id; 0 = all.
+  limit_per_category: int = 0
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.limit_per_category < 0 or self.limit_per_category == 1:
+      raise errors.UserError(
+        f'prompts.limit_per_category is {self.limit_per_category}, but must be '
+        '0 (all) or at least 2: one prompt cannot be split.'
+      )
+    columns = [self.prompt_column, self.category_column, self.id_column]
+    if '' in columns or len({*columns, _CHECKS}) < 4:
+      raise errors.UserError(
+        f'prompts.prompt_column, category_column and id_column are {columns}, '
+        f'but must be three different names, none empty and none {_CHECKS!r}.'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """One prompt; `checks` is empty where nothing can be verified."""
+
+  id: str
+  prompt: str
+  category: str
+  checks: Mapping[str, Any] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
+
+
+def load(cfg: PromptConfig) -> tuple[Prompt, ...]:
+  """The prompts of a file, sorted by id.
+
+  Raises UserError for a file that is missing, empty or of another kind, and for
+  a row without a usable prompt, category, id or checks, a repeated id (without
+  ids: a repeated prompt), and a category with a single prompt.
+  """
+  seen = {}
+  counts = {}
+  kept = []
+  for where, row in _rows(cfg):
+    prompt = _read_row(cfg, row, where)
+    if prompt.id in seen:
+      what = (
+        f'the prompt id {prompt.id!r}'
+        if cfg.id_column in row
+        else f'the prompt {_short(prompt.prompt)}'
+      )
+      raise errors.UserError(
+        f'{where} repeats {what} of {seen[prompt.id]}: '
+        'give each its own id, or delete one.'
+      )
+    seen[prompt.id] = where
+    counts.setdefault(prompt.category, []).append(where)
+    kept.append(prompt)
+  if not kept:
+    raise errors.UserError(
+      f'{cfg.path} holds no prompts: add rows with {cfg.prompt_column!r} and '
+      f'{cfg.category_column!r}, or set prompts.path to another file.'
+    )
+  for category, places in sorted(counts.items()):
+    if len(places) == 1:
+      raise errors.UserError(
+        f'{places[0]} is the only prompt of category {category!r}, which '
+        'cannot be split into halves: add another, or rename the category.'
+      )
+  if cfg.limit_per_category:
+    kept = _limit(kept, cfg.limit_per_category, cfg.seed)
+  return tuple(sorted(kept, key=lambda prompt: prompt.id))
+
+
+def digest(prompts: Iterable[Prompt]) -> str:
+  """Hex sha256 of ids, texts, categories and checks, whatever the order."""
+  return store.digest(
+    sorted(
+      ([p.id, p.prompt, p.category, p.checks] for p in prompts),
+      key=lambda row: row[0],
+    )
+  )
+
+
+def _limit(prompts: Iterable[Prompt], limit: int, seed: int) -> list[Prompt]:
+  """Hash order, so that a prompt added to the file displaces at most one."""
+  by_category = {}
+  for prompt in prompts:
+    by_category.setdefault(prompt.category, []).append(prompt)
+  return [
+    prompt
+    for group in by_category.values()
+    for prompt in sorted(
+      group, key=lambda p: hashlib.sha256(f'{seed}:{p.id}'.encode()).digest()
+    )[:limit]
+  ]
+
+
+def _rows(cfg: PromptConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """(place, row) of each row, the place being file and line or row number."""
+  if cfg.path == QUICKSTART:
+    path = epath.resource_path('erp_jax.data') / f'{QUICKSTART}.jsonl'
+  else:
+    path = epath.Path(cfg.path)
+  readers = {'.jsonl': _jsonl_rows, '.parquet': _parquet_rows}
+  if path.suffix not in readers:
+    raise errors.UserError(
+      f'prompts.path is {cfg.path!r}, but must be {QUICKSTART!r} or end in '
+      f'{" or ".join(readers)}.'
+    )
+  if not path.is_file():
+    raise errors.UserError(
+      f'prompts.path is {cfg.path!r}, but there is no such file: check the '
+      f'path, or use {QUICKSTART!r}.'
+    )
+  return readers[path.suffix](path)
+
+
+def _jsonl_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  # Only \n ends a line: str.splitlines would cut at U+2028 inside a string.
+  for i, line in enumerate(path.read_bytes().split(b'\n'), start=1):
+    where = f'{path} line {i}'
+    try:
+      text = line.decode('utf-8-sig')
+      if not text.strip():
+        continue
+      row = json.loads(text, parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as e:
+      raise errors.UserError(
+        f'{where} is not JSON ({e}): {_short(line.decode(errors="replace"))}; '
+        'write one object per line, in UTF-8.'
+      ) from e
+    if not isinstance(row, dict):
+      raise errors.UserError(
+        f'{where} is {_short(row)}, but must be a JSON object.'
+      )
+    yield where, row
+
+
+def _reject_constant(name: str) -> None:
+  raise ValueError(f'{name} is not JSON')
+
+
+def _parquet_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  try:
+    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+  except pa.ArrowInvalid as e:
+    raise errors.UserError(
+      f'{path} is not a Parquet file ({str(e).splitlines()[0]}): '
+      'write it again, or give it its right name.'
+    ) from e
+  if _CHECKS in table.column_names:
+    kind = table.schema.field(_CHECKS).type
+    # A struct column would give each row the fields of all the others, as null.
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+      raise errors.UserError(
+        f'{path} has a column {_CHECKS!r} of type {_short(str(kind))}, but it '
+        'must hold strings: write each as the text of its JSON object.'
+      )
+  for i, row in enumerate(table.to_pylist(), start=1):
+    yield f'{path} row {i}', row
+
+
+def _read_row(cfg: PromptConfig, row: Mapping[str, Any], where: str) -> Prompt:
+  try:
+    json.dumps(row, ensure_ascii=False, default=str).encode()
+  except UnicodeEncodeError as e:
+    raise errors.UserError(
+      f'{where} holds half of a surrogate pair ({e.object[e.start]!r}), which '
+      'is no character: delete it.'
+    ) from e
+  text = _read_text(cfg, row, 'prompt_column', where)
+  prompt_id = row.get(cfg.id_column)
+  if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
+    prompt_id = str(prompt_id)
+  elif cfg.id_column in row or cfg.id_column != _DEFAULT_ID:
+    prompt_id = _read_text(cfg, row, 'id_column', where)
+  else:
+    prompt_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+  return Prompt(
+    id=prompt_id,
+    prompt=text,
+    category=_read_text(cfg, row, 'category_column', where),
+    checks=_read_checks(row.get(_CHECKS), where),
+  )
+
+
+def _read_text(
+  cfg: PromptConfig, row: Mapping[str, Any], field: str, where: str
+) -> str:
+  column = getattr(cfg, field)
+  if column not in row:
+    raise errors.UserError(
+      f'{where} has no column {column!r}; '
+      f'{config.did_you_mean(column, row).removesuffix(".")}: '
+      f'rename it, or set prompts.{field}.'
+    )
+  value = row[column]
+  if not isinstance(value, str) or not value.strip():
+    raise errors.UserError(
+      f'{where} has {column!r} {_short(value)}, but must have a text there '
+      'that is not empty: write one, or delete the row.'
+    )
+  return value
+
+
+def _read_checks(value: Any, where: str) -> Mapping[str, Any]:
+  if value is None or value == '':
+    return {}
+  if isinstance(value, str):
+    try:
+      value = json.loads(value, parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as e:
+      raise errors.UserError(
+        f'{where} has {_CHECKS!r} that are not JSON ({e}): {_short(value)}; '
+        'write an object, or leave them out.'
+      ) from e
+  if not isinstance(value, dict):
+    raise errors.UserError(
+      f'{where} has {_CHECKS!r} {_short(value)}, but must have an object '
+      'there, or nothing.'
+    )
+  return value
+
+
+def _short(value: Any) -> str:
+  """repr on one line, cut to fit a message."""
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
