@@ -1,0 +1,57 @@
+# make quickstart | test | test-fast | test-latest | clean
+PYTHON ?= python3
+# Test processes; a file's tests stay together, since they share fixtures.
+JOBS ?= 2
+
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" \
+  if sys.version_info[:2] == (3, 11) else "constraints-latest.txt")')
+BIN := .venv/bin
+PYTEST := pytest -n $(JOBS) --dist loadfile
+
+.PHONY: quickstart test test-fast test-latest lint clean
+.DELETE_ON_ERROR:
+
+quickstart: .venv/installed
+	$(BIN)/python -m launch.pipeline --config=configs/quickstart.py \
+	  --workdir=runs/quickstart
+
+test: lint
+	$(BIN)/$(PYTEST)
+
+test-fast: lint
+	$(BIN)/$(PYTEST) -m 'not slow'
+
+lint: .venv/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.venv/installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e .
+	touch $@
+
+.venv/installed-test: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e '.[test]'
+	touch .venv/installed $@
+
+# The newest JAX, on Python 3.12 or later and without torch: test files that
+# compare with torch stay out.
+LATEST = $(shell for p in python3.14 python3.13 python3.12 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null && \
+  echo $$p && break; done)
+WITH_TORCH = $(shell grep -rlE --include='*_test.py' \
+  'import torch|sentence_transformers|AutoModel' tests)
+
+test-latest: .venv-latest/installed
+	.venv-latest/bin/$(PYTEST) $(WITH_TORCH:%=--ignore=%)
+
+.venv-latest/installed: pyproject.toml constraints-latest.txt
+	@test -n '$(LATEST)' || { echo 'no Python 3.12 or later here'; exit 1; }
+	$(LATEST) -m venv .venv-latest
+	.venv-latest/bin/python -m pip install -c constraints-latest.txt \
+	  -e '.[test-base]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-latest build *.egg-info .pytest_cache .ruff_cache
