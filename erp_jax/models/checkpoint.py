@@ -182,9 +182,18 @@ def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
     )
   files = _weight_files(path)
   tensors = _Safetensors(files)
-  config = json.loads((path / 'config.json').read_text())
+  config = _read_json(path / 'config.json')
   revision = revision or _folder_hash(path, files)
   return Checkpoint(name, path, revision, config, tensors)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise errors.UserError(
+      f'{path} is not valid JSON ({error}): fetch it again.'
+    ) from error
 
 
 def _only_gguf(folder: pathlib.Path) -> pathlib.Path:
@@ -208,7 +217,7 @@ def _only_gguf(folder: pathlib.Path) -> pathlib.Path:
 
 def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
   if (folder / _INDEX).is_file():
-    weight_map = json.loads((folder / _INDEX).read_text())['weight_map']
+    weight_map = _read_json(folder / _INDEX)['weight_map']
     return [folder / name for name in sorted(set(weight_map.values()))]
   found = sorted(folder.glob('*.safetensors'))
   if folder / 'model.safetensors' in found:

@@ -185,8 +185,8 @@ def _check_names(
   )
   if missing:
     raise errors.UserError(
-      f'the checkpoint lacks {_some(missing)}; it holds {_some(sorted(unused))}'
-      ' that the network has no use for: is its config the one of these weights?'
+      f'the checkpoint lacks {_some(missing)}; without use it holds '
+      f'{_some(sorted(unused))}: its config is not the one of these weights.'
     )
   if extra:
     raise errors.UserError(
