@@ -1,0 +1,74 @@
+"""Few shapes for many lengths: every shape is a program to compile."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def sizes(longest: int, shortest: int = 16) -> tuple[int, ...]:
+  """Ascending powers of two and 1.5 times them, from `shortest` to `longest`.
+
+  The last is `longest` itself, whatever its factors.
+  """
+  powers = [2**i for i in range(longest.bit_length())]
+  steps = sorted(powers + [3 * power for power in powers])
+  return (*(n for n in steps if shortest <= n < longest), longest)
+
+
+def bucket(length: int, sizes: Sequence[int]) -> int:
+  """The smallest of `sizes` (ascending) that holds `length`.
+
+  Raises ValueError if none does; a caller that knows whose length it is
+  compares with sizes[-1] first and names it.
+  """
+  for size in sizes:
+    if length <= size:
+      return size
+  raise ValueError(f'length {length} is over the largest bucket {sizes[-1]}')
+
+
+def num_rows(size: int, max_tokens: int) -> int:
+  """Rows of a batch of `size` columns: as many as fit, at least one."""
+  return max(1, max_tokens // size)
+
+
+def batches(
+  lengths: Sequence[int], max_tokens: int, sizes: Sequence[int]
+) -> list[tuple[list[int], int]]:
+  """Batches of (indices into `lengths`, bucket), shortest bucket first.
+
+  Each index is in one batch. A batch has at most `num_rows` of its bucket, and
+  only the last of a bucket has fewer. The result is a function of the
+  arguments alone. Raises ValueError as `bucket` does.
+  """
+  members = {size: [] for size in sizes}
+  for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+    members[bucket(lengths[index], sizes)].append(index)
+  result = []
+  for size, indices in members.items():
+    rows = num_rows(size, max_tokens)
+    for start in range(0, len(indices), rows):
+      result.append((indices[start : start + rows], size))
+  return result
+
+
+def pad_to(
+  rows: Sequence[Sequence[int]], num_rows: int, size: int, fill: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Rows of ids in one array: ids int32 [B, T] and where they are valid.
+
+  Pads on the right with `fill`, and with rows that are not valid anywhere.
+  Raises ValueError if there are more rows, or longer ones, than fit.
+  """
+  lengths = [len(row) for row in rows]
+  if len(rows) > num_rows or max(lengths, default=0) > size:
+    raise ValueError(
+      f'{len(rows)} rows of up to {max(lengths, default=0)} ids do not fit '
+      f'[{num_rows}, {size}]'
+    )
+  ids_BT = np.full((num_rows, size), fill, np.int32)
+  valid_BT = np.zeros((num_rows, size), bool)
+  for i, row in enumerate(rows):
+    ids_BT[i, : len(row)] = row
+    valid_BT[i, : len(row)] = True
+  return ids_BT, valid_BT
