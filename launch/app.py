@@ -3,15 +3,12 @@
 import sys
 from collections.abc import Callable
 
-from absl import app
-from absl import flags
-from absl import logging
+from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
 from erp_jax.core import config as config_lib
-from erp_jax.core import errors
-from erp_jax.core import runtime
+from erp_jax.core import errors, runtime
 from erp_jax.core import workdir as workdir_lib
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -5,8 +5,7 @@ python -m launch.embed --config=configs/quickstart.py --workdir=runs/mine
 
 from erp_jax.data import prompts
 from erp_jax.embed import stage
-from launch import app
-from launch import experiment
+from launch import app, pipeline_config
 
 
 def main(cfg, workdir):
@@ -14,4 +13,4 @@ def main(cfg, workdir):
 
 
 if __name__ == '__main__':
-  app.run(main, experiment.Experiment)
+  app.run(main, pipeline_config.Pipeline)

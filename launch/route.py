@@ -6,8 +6,7 @@ python -m launch.route --config=configs/quickstart.py --workdir=runs/mine
 from erp_jax.data import prompts
 from erp_jax.embed import stage as embed_stage
 from erp_jax.route import stage
-from launch import app
-from launch import experiment
+from launch import app, pipeline_config
 
 
 def main(cfg, workdir):
@@ -17,4 +16,4 @@ def main(cfg, workdir):
 
 
 if __name__ == '__main__':
-  app.run(main, experiment.Experiment)
+  app.run(main, pipeline_config.Pipeline)

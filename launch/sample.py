@@ -7,8 +7,7 @@ from absl import flags
 
 from erp_jax.data import prompts
 from erp_jax.sample import stage
-from launch import app
-from launch import experiment
+from launch import app, pipeline_config
 
 _ARMS = flags.DEFINE_list('arms', [], 'Only these arms of the config.')
 
@@ -19,4 +18,4 @@ def main(cfg, workdir):
 
 
 if __name__ == '__main__':
-  app.run(main, experiment.Experiment)
+  app.run(main, pipeline_config.Pipeline)

@@ -7,8 +7,7 @@ from absl import flags
 
 from erp_jax.data import prompts
 from erp_jax.score import stage
-from launch import app
-from launch import experiment
+from launch import app, pipeline_config
 
 _ARMS = flags.DEFINE_list('arms', [], 'Only these arms of the config.')
 _REWARDS = flags.DEFINE_list('rewards', [], 'Only these reward models.')
@@ -24,4 +23,4 @@ def main(cfg, workdir):
 
 
 if __name__ == '__main__':
-  app.run(main, experiment.Experiment)
+  app.run(main, pipeline_config.Pipeline)

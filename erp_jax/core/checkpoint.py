@@ -11,6 +11,8 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from erp_jax.core import errors
+
 
 def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes named arrays; the folder appears only when it is whole."""
@@ -32,3 +34,16 @@ def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
     sha.update(f'{name} {array.shape} {array.dtype.str}\n'.encode())
     sha.update(array.tobytes())
   return sha.hexdigest()
+
+
+def check_digest(
+  folder: epath.PathLike, arrays: Mapping[str, np.ndarray], expected: str
+) -> None:
+  """UserError naming the folder unless the arrays have this digest."""
+  found = content_digest(arrays)
+  if found != expected:
+    raise errors.UserError(
+      f'the weights in {folder} are not those its manifest names (digest '
+      f'{found[:16]}…, expected {expected[:16]}…): delete that folder and run '
+      'the stage again.'
+    )

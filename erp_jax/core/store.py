@@ -42,6 +42,12 @@ def _canonical(value: Any) -> bytes:
   ).encode()
 
 
+def sha256(file: epath.Path) -> str:
+  """Hex sha256 of a file's bytes."""
+  with file.open('rb') as f:
+    return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
   """Writes a whole file or nothing: temporary file, fsync, rename, fsync.
 
@@ -67,24 +73,35 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
       os.close(folder)
   except OSError as e:
     tmp.unlink(missing_ok=True)
-    reason = {
-      errno.ENOSPC: 'the disk is full; free some space',
-      errno.EDQUOT: 'the quota is used up; free some space',
-      errno.EACCES: 'the folder is not writable; change its permissions',
-      errno.EROFS: 'the file system is read-only; choose another --workdir',
-    }.get(e.errno)
-    if reason is None:
-      raise
-    raise errors.UserError(
-      f'cannot write {path} ({len(data)} bytes): {reason}, then start the '
-      'same command again: finished shards are kept.'
-    ) from e
+    raise write_error(path, len(data), e) from e
+
+
+def write_error(path: epath.Path, size: int, e: OSError) -> Exception:
+  """The UserError that a failed write of `size` bytes means, else `e`."""
+  reason = {
+    errno.ENOSPC: 'the disk is full; free some space',
+    errno.EDQUOT: 'the quota is used up; free some space',
+    errno.EFBIG: 'it is over the limit for one file (ulimit -f); raise it',
+    errno.EACCES: 'the folder is not writable; change its permissions',
+    errno.EROFS: 'the file system is read-only; choose another --workdir',
+  }.get(e.errno)
+  if reason is None:
+    return e
+  return errors.UserError(
+    f'cannot write {path} ({size} bytes): {reason}, then start the same '
+    'command again: finished shards are kept.'
+  )
+
+
+def json_bytes(value: Any) -> bytes:
+  """Indented JSON with a final newline; ValueError for NaN and infinity."""
+  text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+  return (text + '\n').encode()
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-  """Writes indented JSON with a final newline; NaN and infinity are refused."""
-  text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-  write_bytes(path, (text + '\n').encode())
+  """Writes `json_bytes` to a file."""
+  write_bytes(path, json_bytes(value))
 
 
 def read_json(path: epath.PathLike) -> Any:
@@ -113,11 +130,14 @@ class Artifact:
     identity: JSON-able fields that decide its content, `format_version` among
       them. Two artefacts with equal identities hold the same data.
     num_shards: how many shards it has when complete.
+    replaceable: made anew when its identity changes, as results are that are
+      cheap to derive; otherwise another identity is refused.
   """
 
   path: epath.Path
   identity: Mapping[str, Any]
-  num_shards: int
+  num_shards: int = 0
+  replaceable: bool = False
 
   @property
   def digest(self) -> str:
@@ -129,26 +149,30 @@ class Artifact:
   def is_done(self) -> bool:
     """True if complete; UserError if the folder is of another identity.
 
-    A shard that was deleted (the fix for a corrupt one) makes it incomplete.
+    A file that was deleted (the fix for a corrupt one) makes it incomplete.
     """
-    self._check_identity()
-    shards = [self.path / self.shard_name(i) for i in range(self.num_shards)]
-    return (self.path / _MANIFEST).exists() and all(
-      shard.exists() and shard.with_suffix('.json').exists() for shard in shards
-    )
+    manifest = self.path / _MANIFEST
+    if not self._is_ours() or not manifest.exists():
+      return False
+    names = [self.shard_name(i) for i in range(self.num_shards)]
+    names += [name.removesuffix('.parquet') + '.json' for name in names]
+    names += read_json(manifest)['files']
+    return all((self.path / name).exists() for name in names)
 
-  def _check_identity(self) -> None:
+  def _is_ours(self) -> bool:
+    """False if the folder holds nothing, or what may be replaced."""
     file = self.path / _IDENTITY
     if not file.exists():
-      return
+      return False
     found = read_json(file)['identity']
-    for where, old, new in _differences(
-      found, json.loads(_canonical(self.identity))
-    ):
+    ours = json.loads(_canonical(self.identity))
+    if found != ours and not self.replaceable:
+      where, old, new = next(_differences(found, ours))
       raise errors.UserError(
         f'{self.path} was made with {where} = {old}, now it is {new}: use '
         'another --workdir, set it back, or delete that folder.'
       )
+    return found == ours
 
   @contextlib.contextmanager
   def writer(
@@ -165,10 +189,9 @@ class Artifact:
     """
     self.path.mkdir(parents=True, exist_ok=True)
     with _locked(self.path):
-      self._check_identity()
       begun = self.path / _IDENTITY
       changes: list[str] = []
-      if begun.exists():
+      if self._is_ours():
         changes = _major_changes(
           read_json(begun)['versions'], provenance['versions']
         )
@@ -179,6 +202,7 @@ class Artifact:
             '--allow_version_change to go on (it is written down).'
           )
       else:
+        (self.path / _MANIFEST).unlink(missing_ok=True)
         write_json(
           begun,
           {'identity': self.identity, 'versions': provenance['versions']},
@@ -197,6 +221,7 @@ class Writer:
     self._artifact = artifact
     self._provenance = provenance
     self._changes = changes
+    self._files: dict[str, str] = {}
 
   def missing(self) -> list[int]:
     """Indices of the shards still to be written.
@@ -225,6 +250,11 @@ class Writer:
       },
     )
 
+  def write_file(self, name: str, data: bytes) -> None:
+    """Writes a named file of the artefact; its checksum is in the manifest."""
+    write_bytes(self._artifact.path / name, data)
+    self._files[name] = hashlib.sha256(data).hexdigest()
+
   def shard_counts(self) -> dict[str, int]:
     """The counts of all finished shards, added up."""
     total: dict[str, int] = {}
@@ -247,6 +277,7 @@ class Writer:
           }
           for i in range(art.num_shards)
         },
+        'files': self._files,
         'counts': self.shard_counts(),
         'info': dict(info or {}),
         'provenance': self._provenance,

@@ -8,8 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from erp_jax.core import errors
-from erp_jax.core import store
+from erp_jax.core import errors, store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +26,14 @@ class Workdir:
   allow_version_change: bool = False
 
   def artifact(
-    self, name: str, identity: Mapping[str, Any], num_shards: int
+    self,
+    name: str,
+    identity: Mapping[str, Any],
+    num_shards: int = 0,
+    replaceable: bool = False,
   ) -> store.Artifact:
     """The artefact `name` ('stage/part') of this run."""
-    return store.Artifact(self.path / name, identity, num_shards)
+    return store.Artifact(self.path / name, identity, num_shards, replaceable)
 
   @contextlib.contextmanager
   def writer(self, artifact: store.Artifact) -> Iterator[store.Writer]:

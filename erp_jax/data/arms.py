@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from erp_jax.core import errors
-from erp_jax.core import store
+from erp_jax.core import errors, store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors
-from erp_jax.core import shapes
+from erp_jax.core import errors, shapes
 from erp_jax.models import decoder
-from erp_jax.sample import inverse_cdf
-from erp_jax.sample import noise
+from erp_jax.sample import inverse_cdf, noise
 
 NO_TOKEN = -1
 
@@ -129,20 +127,23 @@ def generate(
           ids[n][k].append(int(token))
       tokens += len(taken) * task.k
       advance(len(taken) * task.k)
-    state, token_CPK, ran = _decode(params, task, state, cfg.chunk_steps)
-    token_CPK, ran, active_PK, finite = jax.device_get(
-      (token_CPK, ran, state.active_PK, state.finite)
+    chunk = []
+    for _ in range(cfg.chunk_steps):
+      state, token_PK = _step(params, task, state)
+      chunk.append(token_PK)
+    token_CPK, active_PK, finite = jax.device_get(
+      (chunk, state.active_PK, state.finite)
     )
     if not finite:
       raise FloatingPointError(
         'the network gave a logit that is not finite: its weights are '
         'damaged, or its dtype is too narrow (sample.dtype).'
       )
-    steps += int(ran)
-    new_CPK = token_CPK[:ran]
-    for c, p, k in np.argwhere(new_CPK != NO_TOKEN):
-      ids[owner[p]][k].append(int(new_CPK[c, p, k]))
-    sampled = int((new_CPK != NO_TOKEN).sum())
+    steps += cfg.chunk_steps
+    token_CPK = np.stack(token_CPK)
+    for c, p, k in np.argwhere(token_CPK != NO_TOKEN):
+      ids[owner[p]][k].append(int(token_CPK[c, p, k]))
+    sampled = int((token_CPK != NO_TOKEN).sum())
     tokens += sampled
     advance(sampled)
   responses = [
@@ -215,59 +216,44 @@ def _admit(params, task, state, token_RT, len_R, group_R, words_RKJ):
   ), first_RK
 
 
-@functools.partial(
-  jax.jit, static_argnames=('task', 'chunk'), donate_argnames='state'
-)
-def _decode(params, task, state, chunk):
-  """Up to `chunk` steps: state, tokens [C, P, K] and the steps that were run.
+@functools.partial(jax.jit, static_argnames='task', donate_argnames='state')
+def _step(params, task, state):
+  """One token for every slot: state and tokens [P, K].
 
-  A slot that has stopped gives NO_TOKEN.
+  A slot that has stopped gives NO_TOKEN. The steps are not under one loop: the
+  layers' own loop inside it would make the compiler copy weights and caches.
   """
   P, K = state.token_PK.shape
   S = state.suffix.key_LPKGWS.shape[-1]
-
-  def go_on(carry):
-    i, state, _ = carry
-    return (i < chunk) & state.active_PK.any()
-
-  def one_step(carry):
-    i, state, token_CPK = carry
-    age_S = (state.step - jnp.arange(S)) % S  # Steps since it was written.
-    seen_PS = age_S <= (state.step - state.birth_P)[:, None]
-    position_PK = state.prefix.len_P[:, None] + state.count_PK - 1
-    hidden_PKTD, suffix = decoder.extend(
-      params,
-      task.model,
-      state.token_PK[..., None],
-      position_PK[..., None],
-      state.prefix,
-      state.suffix,
-      state.step % S,
-      jnp.broadcast_to(seen_PS[:, None, None], (P, K, 1, S)),
-    )
-    hidden_BD = hidden_PKTD.reshape(P * K, -1)
-    logits_BV, finite_B = _allowed_logits(params, task, hidden_BD)
-    token_PK = _draw(
-      task, logits_BV, state.key_PK.ravel(), state.count_PK.ravel()
-    ).reshape(P, K)
-    active_PK = state.active_PK
-    count_PK = state.count_PK + active_PK
-    token_CPK = token_CPK.at[i].set(jnp.where(active_PK, token_PK, NO_TOKEN))
-    state = state._replace(
-      suffix=suffix,
-      token_PK=token_PK,
-      count_PK=count_PK,
-      active_PK=active_PK & _goes_on(task, token_PK, count_PK),
-      step=state.step + 1,
-      finite=state.finite & (finite_B | ~active_PK.ravel()).all(),
-    )
-    return i + 1, state, token_CPK
-
-  token_CPK = jnp.full((chunk, P, K), NO_TOKEN, jnp.int32)
-  ran, state, token_CPK = jax.lax.while_loop(
-    go_on, one_step, (0, state, token_CPK)
+  age_S = (state.step - jnp.arange(S)) % S  # Steps since it was written.
+  seen_PS = age_S <= (state.step - state.birth_P)[:, None]
+  position_PK = state.prefix.len_P[:, None] + state.count_PK - 1
+  hidden_PKTD, suffix = decoder.extend(
+    params,
+    task.model,
+    state.token_PK[..., None],
+    position_PK[..., None],
+    state.prefix,
+    state.suffix,
+    state.step % S,
+    jnp.broadcast_to(seen_PS[:, None, None], (P, K, 1, S)),
   )
-  return state, token_CPK, ran
+  hidden_BD = hidden_PKTD.reshape(P * K, -1)
+  logits_BV, finite_B = _allowed_logits(params, task, hidden_BD)
+  token_PK = _draw(
+    task, logits_BV, state.key_PK.ravel(), state.count_PK.ravel()
+  ).reshape(P, K)
+  active_PK = state.active_PK
+  count_PK = state.count_PK + active_PK
+  state = state._replace(
+    suffix=suffix,
+    token_PK=token_PK,
+    count_PK=count_PK,
+    active_PK=active_PK & _goes_on(task, token_PK, count_PK),
+    step=state.step + 1,
+    finite=state.finite & (finite_B | ~active_PK.ravel()).all(),
+  )
+  return state, jnp.where(active_PK, token_PK, NO_TOKEN)
 
 
 def _allowed_logits(params, task, hidden_BD):

@@ -19,7 +19,7 @@ def sha_words(name: str) -> np.ndarray:
 
 
 def response_words(arm: str, prompt_ids: list[str], k: int) -> np.ndarray:
-  """What names each response: uint32 [N, K, 5] (arm, arm, prompt, prompt, k)."""
+  """What names each response: its arm, prompt and k, as uint32 [N, K, 5]."""
   words_NKJ = np.empty((len(prompt_ids), k, 5), np.uint32)
   words_NKJ[..., :2] = sha_words(arm)
   for n, prompt_id in enumerate(prompt_ids):

@@ -7,16 +7,14 @@ import jax.numpy as jnp
 import pyarrow as pa
 from absl import logging
 
-from erp_jax.core import errors
-from erp_jax.core import progress
-from erp_jax.core import store
+from erp_jax.core import errors, progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import checkpoint
+from erp_jax.models import checkpoint, decoder
+from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
-from erp_jax.sample import engine
-from erp_jax.sample import noise
+from erp_jax.sample import engine, noise
 
 FORMAT_VERSION = 1
 SCHEMA = pa.schema(
@@ -112,7 +110,7 @@ def run(
 
 def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
   model_cfg, params, ckpt = loaded
-  tokenizer = tokenizer_lib.load_tokenizer(ckpt.folder)
+  tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
   task = engine.Task(
     model=model_cfg,
     num_ids=min(tokenizer.vocab_size, model_cfg.vocab_size),
@@ -161,7 +159,8 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
       counts['tokens'],
       100 * counts['tokens'] / max(1, counts['slot_steps']),
     )
-    writer.finish({'num_parameters': ckpt.num_parameters})
+    weights = decoder.weights(model_cfg)
+    writer.finish({'num_parameters': params_lib.count(weights)})
 
 
 def _shard(index: int, cfg: SampleConfig) -> slice:

@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors
-from erp_jax.core import shapes
-from erp_jax.models import checkpoint
-from erp_jax.models import decoder
+from erp_jax.core import errors, shapes
+from erp_jax.models import checkpoint, decoder
 from erp_jax.models import tokenizer as tokenizer_lib
 
 _PREFIX_BUCKETS = (32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
@@ -98,12 +96,12 @@ class Reader:
 def load(model: str, dtype: str, batch_tokens: int) -> Reader:
   """A Reader of the checkpoint named by `model`."""
   cfg, params, ckpt = checkpoint.load_decoder(model, jnp.dtype(dtype))
-  tokenizer = tokenizer_lib.load_tokenizer(ckpt.folder)
+  tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
   return Reader(cfg, params, tokenizer, batch_tokens)
 
 
 def _pack(groups, rows, width, size_S, size_T) -> tuple[np.ndarray, ...]:
-  """Right-padded arrays: prefix [R, S], lengths [R], tokens [R, J, T], [R, J]."""
+  """Right-padded prefixes [R, S] and continuations [R, J, T], with lengths."""
   prefix_RS = np.zeros((rows, size_S), np.int32)
   len_R = np.ones(rows, np.int32)
   token_RJT = np.zeros((rows, width, size_T), np.int32)

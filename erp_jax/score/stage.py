@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from erp_jax.core import progress
-from erp_jax.core import store
+from erp_jax.core import progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib

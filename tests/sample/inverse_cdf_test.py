@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
-from scipy import stats
+from scipy import special, stats
 
 from erp_jax.sample import inverse_cdf
 
@@ -23,14 +22,14 @@ def _real_shape_logits(vocab_size, seed=0):
 def _draw(logits_V, num_draws, seed):
   """`num_draws` ids through the real uniforms."""
   draw = jax.jit(
-      lambda key_B: inverse_cdf.sample(
-          jnp.broadcast_to(logits_V, (key_B.shape[0], len(logits_V))),
-          inverse_cdf.uniforms(key_B),
-      )
+    lambda key_B: inverse_cdf.sample(
+      jnp.broadcast_to(logits_V, (key_B.shape[0], len(logits_V))),
+      inverse_cdf.uniforms(key_B),
+    )
   )
   keys_B = jax.random.split(jax.random.key(seed), num_draws)
   return np.concatenate(
-      [jax.device_get(draw(part)) for part in jnp.split(keys_B, 80)]
+    [jax.device_get(draw(part)) for part in jnp.split(keys_B, 80)]
   )
 
 
@@ -70,23 +69,25 @@ def test_tail_below_1e_7_has_its_mass(heavy):
   u_B = (np.arange(5_000, dtype=np.float32) + 1) * np.float32(2e-11)
   rng = np.random.default_rng(0)
   inside_B = (1 - rng.random(len(u_B))).astype(np.float32)
-  ids_B = np.concatenate([
+  ids_B = np.concatenate(
+    [
       jax.device_get(
-          _SAMPLE(
-              jnp.broadcast_to(logits_V, (500, vocab_size)),
-              jnp.stack([u_B[i : i + 500], inside_B[i : i + 500]], 1),
-          )
+        _SAMPLE(
+          jnp.broadcast_to(logits_V, (500, vocab_size)),
+          jnp.stack([u_B[i : i + 500], inside_B[i : i + 500]], 1),
+        )
       )
       for i in range(0, len(u_B), 500)
-  ])
+    ]
+  )
   # The heavy id's own block is drawn as one; the second level splits it.
   block = slice(heavy // 256 * 256, heavy // 256 * 256 + 256)
   tail_V[block] = 0
   in_tail_B = tail_V[ids_B] > 0
   np.testing.assert_allclose(in_tail_B.sum() * 2e-11, tail_V.sum(), rtol=1e-3)
-  assert _chi_square(ids_B[in_tail_B] // 1024, tail_V.reshape(-1, 1024).sum(1)) > (
-      1e-3
-  )
+  assert _chi_square(
+    ids_B[in_tail_B] // 1024, tail_V.reshape(-1, 1024).sum(1)
+  ) > (1e-3)
 
 
 def test_light_ids_beside_a_heavy_one_in_a_block():
@@ -135,8 +136,9 @@ def test_equals_the_float64_inverse_cdf():
   u_BU = (1 - rng.random((4000, 2))).astype(np.float32)
 
   def invert(mass_I, u):
-    order_I = np.r_[np.delete(np.arange(len(mass_I)), mass_I.argmax()),
-                    mass_I.argmax()]
+    order_I = np.r_[
+      np.delete(np.arange(len(mass_I)), mass_I.argmax()), mass_I.argmax()
+    ]
     sum_I = np.cumsum(mass_I[order_I])
     return order_I[np.searchsorted(sum_I, u * sum_I[-1])]
 
@@ -145,13 +147,15 @@ def test_equals_the_float64_inverse_cdf():
     return block * 256 + invert(p_V[block * 256 : (block + 1) * 256], u2)
 
   expected_B = np.array([draw(*u_U) for u_U in u_BU.astype(np.float64)])
-  got_B = jax.device_get(_SAMPLE(jnp.broadcast_to(logits_V, (4000, 2048)), u_BU))
+  got_B = jax.device_get(
+    _SAMPLE(jnp.broadcast_to(logits_V, (4000, 2048)), u_BU)
+  )
   assert (expected_B != got_B).mean() < 5e-4  # Float32 rounding at boundaries.
 
 
 def test_uniforms_are_uniform_and_never_zero():
   u_BU = jax.device_get(
-      inverse_cdf.uniforms(jax.random.split(jax.random.key(0), 50_000))
+    inverse_cdf.uniforms(jax.random.split(jax.random.key(0), 50_000))
   )
   assert u_BU.min() > 0 and u_BU.max() <= 1
   assert stats.kstest(u_BU.ravel(), 'uniform').pvalue > 1e-3

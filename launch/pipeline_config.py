@@ -1,20 +1,31 @@
-"""The config of a whole run: what the stages' own dataclasses add up to."""
+"""The config of all stages on one host."""
 
 import dataclasses
 
-from erp_jax.core import errors
-from erp_jax.core import runtime
-from erp_jax.data import arms
-from erp_jax.data import prompts
+from erp_jax.core import errors, runtime
+from erp_jax.core import workdir as workdir_lib
+from erp_jax.data import arms, prompts
 from erp_jax.embed import embedder
 from erp_jax.probe import stage as fit_stage
+from erp_jax.route import replay
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
+class RecordedOutcomes:
+  """A table of recorded outcomes to replay (see launch/replay.py)."""
+
+  outcomes: str = ''  # Parquet file, or package:paretobandit.
+  title: str = ''  # In the report.
+  models: tuple[str, ...] = ()
+  costs: tuple[float, ...] = ()  # One per model; empty: the table's cost_usd.
+  category_column: str = 'category'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
   """Prompts × arms × reward models, and how each stage treats them."""
 
   prompts: prompts.PromptConfig = prompts.PromptConfig()
@@ -26,6 +37,8 @@ class Experiment:
   embed: embedder.EmbedConfig = embedder.EmbedConfig()
   fit: fit_stage.FitConfig = fit_stage.FitConfig()
   route: route_stage.RouteConfig = route_stage.RouteConfig()
+  replays: dict[str, RecordedOutcomes] = dataclasses.field(default_factory=dict)
+  replay: replay.ReplayConfig = replay.ReplayConfig()
   runtime: runtime.RuntimeConfig = runtime.RuntimeConfig()
 
   def __post_init__(self):
@@ -34,3 +47,6 @@ class Experiment:
         'config.arms and config.rewards must each name at least one: see '
         'configs/quickstart.py.'
       )
+    for kind in ('arms', 'rewards', 'replays'):
+      for name in getattr(self, kind):
+        workdir_lib.check_name(kind, name)

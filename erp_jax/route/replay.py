@@ -1,0 +1,69 @@
+"""Recorded outcomes -> how routing would have done, over split seeds."""
+
+import dataclasses
+
+import numpy as np
+
+from erp_jax.core import errors
+from erp_jax.core import workdir as workdir_lib
+from erp_jax.data import outcomes, splits
+from erp_jax.probe import ridge
+from erp_jax.route import bootstrap, results
+
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+  """How recorded outcomes are split and fitted."""
+
+  splits: int = 5  # Split seeds 0, 1, …
+  train_frac: float = 0.5  # Of each category.
+  ridge: ridge.RidgeConfig = ridge.RidgeConfig()
+  bootstrap: bootstrap.BootstrapConfig = bootstrap.BootstrapConfig()
+
+  def __post_init__(self):
+    if self.splits < 1:
+      raise errors.UserError(f'splits must be >= 1, got {self.splits}.')
+
+
+def run(
+  workdir: workdir_lib.Workdir,
+  table: outcomes.Outcomes,
+  source: dict,
+  emb_NE: np.ndarray,
+  embeddings_digest: str,
+  cfg: ReplayConfig,
+) -> None:
+  """Writes the evaluation into the work folder itself.
+
+  Args:
+    source: what identifies the table: its sha256 and how it was read.
+    emb_NE: embeddings of its prompts, in its order.
+  """
+  identity = {
+    'stage': 'replay',
+    'format_version': FORMAT_VERSION,
+    'replay': dataclasses.asdict(cfg),
+    'outcomes': source,
+    'embeddings': embeddings_digest,
+  }
+  artifact = workdir.artifact('.', identity)
+  if artifact.is_done():
+    return
+  unit = 'USD' if table.cost_source == 'recorded' else 'as given by --costs'
+  files = results.files(table, unit, _fits(table, emb_NE, cfg), cfg.bootstrap)
+  with workdir.writer(artifact) as writer:
+    for name, data in files.items():
+      writer.write_file(name, data)
+    writer.finish()
+
+
+def _fits(table, emb_NE, cfg):
+  """A fit and its predictions for each split seed."""
+  for seed in range(cfg.splits):
+    train_N = splits.train_mask(
+      table.prompt_ids, table.category_N.tolist(), seed, cfg.train_frac
+    )
+    probe = ridge.fit(emb_NE[train_N], table.reward_NM[train_N], cfg.ridge)
+    yield results.SplitResult(seed, train_N, ridge.predict(probe, emb_NE))

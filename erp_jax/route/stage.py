@@ -1,0 +1,109 @@
+"""Probes, rewards and costs of a run -> routes/{reward}: how routing does."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from erp_jax.core import store
+from erp_jax.core import workdir as workdir_lib
+from erp_jax.data import arms as arms_lib
+from erp_jax.data import embeddings, outcomes
+from erp_jax.data import prompts as prompts_lib
+from erp_jax.probe import rewards as rewards_lib
+from erp_jax.probe import ridge
+from erp_jax.probe import stage as fit_stage
+from erp_jax.route import bootstrap, costs, results
+
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RouteConfig:
+  """How policies are priced and compared."""
+
+  cost: costs.CostConfig = costs.CostConfig()
+  bootstrap: bootstrap.BootstrapConfig = bootstrap.BootstrapConfig()
+
+
+def run(
+  workdir: workdir_lib.Workdir,
+  rewards: Iterable[str],
+  arms: Mapping[str, arms_lib.Arm],
+  prompts: Sequence[prompts_lib.Prompt],
+  encoder: str,
+  fit_cfg: fit_stage.FitConfig,
+  cfg: RouteConfig,
+) -> None:
+  """Evaluates each reward model's router on the test half of the prompts.
+
+  The probes must be fitted. A changed list of arms makes it anew: it is cheap.
+  """
+  for reward in rewards:
+    artifact = _artifact(workdir, reward, arms, encoder, cfg)
+    if artifact.is_done():
+      continue
+    prompt_ids = [p.id for p in prompts]
+    emb_NE = embeddings.read(workdir.path / encoder, prompt_ids)
+    probe = fit_stage.load(workdir.path, reward, tuple(arms))
+    result = results.SplitResult(
+      fit_cfg.split_seed,
+      fit_stage.train_mask(prompts, fit_cfg),
+      ridge.predict(probe, emb_NE),
+    )
+    files = results.files(
+      _outcomes(workdir, reward, arms, prompts, cfg),
+      costs.UNITS[cfg.cost.kind],
+      [result],
+      cfg.bootstrap,
+    )
+    with workdir.writer(artifact) as writer:
+      for name, data in files.items():
+        writer.write_file(name, data)
+      writer.finish()
+
+
+def _artifact(workdir, reward, arms, encoder, cfg) -> store.Artifact:
+  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
+  identity = {
+    'stage': 'route',
+    'format_version': FORMAT_VERSION,
+    'route': dataclasses.asdict(cfg),
+    'embeddings': digest(encoder),
+    'arms': {
+      name: {
+        'nominal_b': arm.nominal_b,
+        'responses': digest(f'responses/{name}'),
+        'rewards': digest(rewards_lib.folder(reward, name)),
+        'probe': digest(f'probes/{reward}/{name}'),
+      }
+      for name, arm in arms.items()
+    },
+  }
+  return workdir.artifact(f'routes/{reward}', identity, replaceable=True)
+
+
+def _outcomes(workdir, reward, arms, prompts, cfg) -> outcomes.Outcomes:
+  """The run's own rewards and costs, as a table of recorded outcomes."""
+  names = tuple(arms)
+  prompt_ids = tuple(p.id for p in prompts)
+  target = rewards_lib.read(workdir.path, reward, names, prompt_ids)
+  nominal_b = [arm.nominal_b for arm in arms.values()]
+  cost_NM = costs.read(workdir.path, names, nominal_b, prompt_ids, cfg.cost)
+  fixed = cfg.cost.kind == costs.PARAMS
+  return outcomes.Outcomes(
+    prompt_ids=prompt_ids,
+    prompts=tuple(p.prompt for p in prompts),
+    category_N=np.array([p.category for p in prompts]),
+    models=names,
+    reward_NM=target.mean_NM,
+    cost_NM=cost_NM,
+    cost_source='given' if fixed else 'recorded',
+    reward_kind=reward,
+    counts={
+      'prompts': len(prompts),
+      'prompts_complete': int(np.isfinite(target.mean_NM).all(axis=1).sum()),
+      'rewards': int(target.num_NM.sum()),
+      'rewards_not_finite': int(target.num_not_finite_M.sum()),
+    },
+  )

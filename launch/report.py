@@ -1,0 +1,41 @@
+"""Writes report/report.html and the terminal's table from a run's results.
+
+python -m launch.report --config=configs/quickstart.py --workdir=runs/mine
+"""
+
+import json
+
+from rich import console
+
+from erp_jax.core import store
+from erp_jax.data import prompts
+from erp_jax.report import page, terminal
+from launch import app, pipeline_config
+
+
+def main(cfg, workdir):
+  replays = {
+    replay.title: workdir.path / 'replay' / name
+    for name, replay in cfg.replays.items()
+  }
+  loaded = prompts.load(cfg.prompts)
+  file = page.build(workdir.path, list(cfg.rewards), replays, loaded)
+  read = lambda folder: json.loads((folder / 'metrics.json').read_text())
+  store.write_json(
+    workdir.path / 'metrics.json',
+    {
+      'live': {
+        name: read(workdir.path / 'routes' / name) for name in cfg.rewards
+      },
+      'replay': {
+        name: read(workdir.path / 'replay' / name) for name in cfg.replays
+      },
+    },
+  )
+  out = console.Console()
+  out.print(terminal.terminal_table(workdir.path, list(cfg.rewards), replays))
+  out.print(f'report: {file}', soft_wrap=True, highlight=False)
+
+
+if __name__ == '__main__':
+  app.run(main, pipeline_config.Pipeline)
