@@ -53,12 +53,6 @@ class Rule:
   optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def holds(constraint: Mapping[str, Any], response: str) -> bool:
-  """Whether a response meets a validated constraint; an empty one never."""
-  check = RULES[constraint['kind']].check
-  return bool(response.strip()) and bool(check(constraint, response))
-
-
 def plain(text: str) -> str:
   """Text for comparison: NFC, one quote and minus sign, single blanks."""
   text = unicodedata.normalize('NFC', text).translate(_PLAIN)
@@ -261,7 +255,7 @@ def _parse(source: str, mode: str) -> list[ast.AST]:
     warnings.simplefilter('ignore')
     try:
       return [ast.parse(source.strip(), mode=mode)]
-    # ValueError: a null byte; the last two: nesting too deep for the parser.
+    # ValueError: half a surrogate pair; the last two: too deep for the parser.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
       return []
 

@@ -85,9 +85,11 @@ def numbers(text: str) -> list[Fraction]:
 
 def final_number(text: str) -> list[Fraction]:
   """The number that a text gives as its answer; empty if it gives none."""
+  end = len(text)
   for marker in reversed(list(_MARKER.finditer(text))):
     start = _OPENING.match(text, marker.end()).end()
-    sentence = _SENTENCE_END.split(text[start:], maxsplit=1)[0]
+    sentence = _SENTENCE_END.split(text[start:end], maxsplit=1)[0]
+    end = marker.start()
     found = numbers(sentence.rpartition('=')[2]) or numbers(sentence)
     if found:
       return found[:1]
@@ -108,7 +110,9 @@ def _is_answer(checks: Mapping[str, Any], response: str) -> bool:
 
 
 def _share_held(checks: Mapping[str, Any], response: str) -> float:
-  held = [constraints.holds(c, response) for c in checks['all']]
+  held = [
+    constraints.RULES[c['kind']].check(c, response) for c in checks['all']
+  ]
   return sum(held) / len(held)
 
 
