@@ -1,0 +1,260 @@
+"""Ridge probes (3.2) in closed form: every penalty from one eigendecomposition.
+
+float64 NumPy, not float32 JAX: fitting must need no accelerator, one
+eigendecomposition dominates either way, and float32 leave-one-out errors keep
+four digits at the smallest penalties, where 1 - leverage cancels.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from erp_jax.core import errors
+
+_BETAS = tuple(float(f'{10 ** (k / 4):.4g}') for k in range(-12, 13))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RidgeConfig:
+  """Ridge probe (3.2) with the switches of PAPER.md 6."""
+
+  beta: float = 1.0  # Penalty on ||theta||^2, for selection='fixed'.
+  selection: str = 'fixed'  # Or 'leave_one_out': each arm's best of `betas`.
+  betas: tuple[float, ...] = _BETAS  # Ascending grid, for 'leave_one_out'.
+  loss: str = 'sum'  # Of squared errors (sklearn's alpha), or their 'mean'.
+  embedding: str = 'unit'  # Rows scaled to length 1, or 'raw'.
+  intercept: bool = True  # Unpenalised.
+
+  def __post_init__(self):
+    for name, allowed in (
+      ('selection', ('fixed', 'leave_one_out')),
+      ('loss', ('sum', 'mean')),
+      ('embedding', ('unit', 'raw')),
+    ):
+      if getattr(self, name) not in allowed:
+        raise errors.UserError(
+          f'probe.{name} is {getattr(self, name)!r}; allowed: '
+          f'{", ".join(allowed)}.'
+        )
+    if not (np.isfinite(self.beta) and self.beta > 0):
+      raise errors.UserError(f'probe.beta must be > 0, got {self.beta}.')
+    betas = self.betas
+    if not betas or not all(np.isfinite(b) and b > 0 for b in betas):
+      raise errors.UserError(
+        f'probe.betas must be positive numbers, at least one, got {betas}.'
+      )
+    if any(a >= b for a, b in zip(betas, betas[1:], strict=False)):
+      raise errors.UserError(f'probe.betas must ascend, got {betas}.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+  """Fitted probes, all float64.
+
+  Attributes:
+    theta_EM: weights.
+    bias_M: intercepts (0 without).
+    beta_M: the penalty of each arm, in the units of the config's `loss`.
+    num_prompts_M: training prompts that each arm has a reward for.
+    betas_A: the penalties tried.
+    loo_mse_AM: mean squared leave-one-out error of each.
+    embedding: 'unit' or 'raw', as in the config.
+  """
+
+  theta_EM: np.ndarray
+  bias_M: np.ndarray
+  beta_M: np.ndarray
+  num_prompts_M: np.ndarray
+  betas_A: np.ndarray
+  loo_mse_AM: np.ndarray
+  embedding: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Factor:
+  """Eigendecomposition of a centred design x, on the smaller of its two sides.
+
+  basis @ diag(1 / (eig + beta)) @ basis.T @ y is the fit's prediction for
+  centred y, so the squared basis gives the leverages.
+  """
+
+  x_NE: np.ndarray  # Centred where there is an intercept.
+  mean_E: np.ndarray
+  eig: np.ndarray
+  vectors: np.ndarray  # Of the E x E Gram matrix, or of the N x N kernel.
+  basis: np.ndarray
+
+
+def fit(emb_NE: np.ndarray, reward_NM: np.ndarray, cfg: RidgeConfig) -> Probe:
+  """Probes of all columns of `reward_NM`: arms, of any number of reward models.
+
+  Missing rewards are NaN: columns that miss the same prompts share one
+  factorisation. A column's result does not depend, to the bit, on which other
+  columns there are. Works for fewer prompts than features.
+  Raises UserError for embeddings that are not finite or, to be scaled to unit
+  length, zero, and for a column with fewer than two rewards.
+  """
+  emb_NE = prepare(emb_NE, cfg.embedding)
+  reward_NM = np.asarray(reward_NM, np.float64)
+  if reward_NM.ndim != 2 or len(reward_NM) != len(emb_NE):
+    raise ValueError(
+      f'embeddings {emb_NE.shape} and rewards {reward_NM.shape} must have one '
+      'row per prompt.'
+    )
+  if cfg.selection == 'leave_one_out':
+    betas_A = np.array(cfg.betas)
+  else:
+    betas_A = np.array([cfg.beta])
+  present_NM = np.isfinite(reward_NM)
+  num_prompts_M = present_NM.sum(axis=0)
+  if (num_prompts_M < 2).any():
+    m = int(np.argmax(num_prompts_M < 2))
+    raise errors.UserError(
+      f'column {m} of the rewards has {num_prompts_M[m]} training prompts with '
+      'a reward; a probe needs at least 2.'
+    )
+  theta_EM = np.empty((emb_NE.shape[1], reward_NM.shape[1]))
+  bias_M = np.empty(reward_NM.shape[1])
+  beta_M = np.empty(reward_NM.shape[1])
+  loo_mse_AM = np.empty((len(betas_A), reward_NM.shape[1]))
+  for present_N, columns in _patterns(present_NM):
+    num = int(present_N.sum())
+    factor = _factorise(emb_NE[present_N], cfg.intercept)
+    # A penalty on the mean of squares is N times that on their sum.
+    penalty_A = betas_A * num if cfg.loss == 'mean' else betas_A
+    slack_NA = _one_minus_leverage(factor, penalty_A, cfg.intercept)
+    for m in columns:
+      # One right-hand side at a time, always of the same shape: a BLAS sums in
+      # another order when there are more, and an added arm would show.
+      target_N = np.ascontiguousarray(reward_NM[present_N, m])
+      loo_mse_AM[:, m] = _leave_one_out_mse(
+        factor, penalty_A, slack_NA, target_N, cfg.intercept
+      )
+      best = int(np.argmin(loo_mse_AM[:, m]))
+      beta_M[m] = betas_A[best]
+      theta_EM[:, m], bias_M[m] = _solve(
+        factor, penalty_A[best], target_N, cfg.intercept
+      )
+  return Probe(
+    theta_EM=theta_EM,
+    bias_M=bias_M,
+    beta_M=beta_M,
+    num_prompts_M=num_prompts_M,
+    betas_A=betas_A,
+    loo_mse_AM=loo_mse_AM,
+    embedding=cfg.embedding,
+  )
+
+
+def predict(probe: Probe, emb_NE: np.ndarray) -> np.ndarray:
+  """Predicted expected rewards, float64; embeddings as they were given to fit.
+
+  Raises UserError as `prepare` does, and for another embedding width.
+  """
+  emb_NE = prepare(emb_NE, probe.embedding)
+  width = len(probe.theta_EM)
+  if emb_NE.shape[1] != width:
+    raise errors.UserError(
+      f'embeddings are {emb_NE.shape[1]} wide, the probe was fitted on '
+      f'{width}; use the same encoder.'
+    )
+  score_NM = np.empty((len(emb_NE), probe.theta_EM.shape[1]))
+  for m in range(score_NM.shape[1]):  # An added arm moves no other's last bit.
+    theta_E = np.ascontiguousarray(probe.theta_EM[:, m])
+    score_NM[:, m] = emb_NE @ theta_E + probe.bias_M[m]
+  return score_NM
+
+
+def prepare(emb_NE: np.ndarray, embedding: str) -> np.ndarray:
+  """float64 embeddings, rows scaled to length 1 for 'unit'.
+
+  Raises UserError that names the rows which are not finite, or are zero and
+  can't be scaled.
+  """
+  emb_NE = np.ascontiguousarray(emb_NE, np.float64)
+  if emb_NE.ndim != 2:
+    raise ValueError(f'embeddings must be [N, E], got {emb_NE.shape}.')
+  _refuse(~np.isfinite(emb_NE).all(axis=1), 'not finite')
+  if embedding == 'raw':
+    return emb_NE
+  norm_N = np.sqrt((emb_NE * emb_NE).sum(axis=1))
+  _refuse(norm_N == 0, 'zero, and cannot be scaled to unit length')
+  return emb_NE / norm_N[:, None]
+
+
+def _refuse(bad_N: np.ndarray, what: str) -> None:
+  if bad_N.any():
+    rows = np.flatnonzero(bad_N)
+    more = f' and {len(rows) - 10} more' if len(rows) > 10 else ''
+    raise errors.UserError(
+      f'embeddings of prompts {", ".join(map(str, rows[:10]))}{more} '
+      f'(counted from 0) are {what}; embed them again, or leave them out.'
+    )
+
+
+def _patterns(present_NM: np.ndarray) -> list[tuple[np.ndarray, list[int]]]:
+  """Columns grouped by the rows they have."""
+  columns = {}
+  for m in range(present_NM.shape[1]):
+    columns.setdefault(present_NM[:, m].tobytes(), []).append(m)
+  return [(present_NM[:, group[0]], group) for group in columns.values()]
+
+
+def _factorise(x_NE: np.ndarray, intercept: bool) -> _Factor:
+  mean_E = x_NE.mean(axis=0) if intercept else np.zeros(x_NE.shape[1])
+  # Before accumulating: the Gram of raw embeddings loses digits to the mean.
+  x_NE = x_NE - mean_E
+  num, width = x_NE.shape
+  if num < width:
+    eig, vectors = np.linalg.eigh(x_NE @ x_NE.T)
+    eig = np.maximum(eig, 0.0)
+    basis = vectors * np.sqrt(eig)
+  else:
+    eig, vectors = np.linalg.eigh(x_NE.T @ x_NE)
+    eig = np.maximum(eig, 0.0)
+    basis = x_NE @ vectors
+  return _Factor(x_NE, mean_E, eig, vectors, basis)
+
+
+def _one_minus_leverage(
+  factor: _Factor, penalty_A: np.ndarray, intercept: bool
+) -> np.ndarray:
+  """1 minus the hat diagonal, whose intercept adds 1/n to every prompt."""
+  shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
+  slack_NA = 1.0 - (factor.basis * factor.basis) @ shrink_EA
+  if intercept:
+    slack_NA -= 1.0 / len(slack_NA)
+  return slack_NA
+
+
+def _leave_one_out_mse(
+  factor: _Factor,
+  penalty_A: np.ndarray,
+  slack_NA: np.ndarray,
+  target_N: np.ndarray,
+  intercept: bool,
+) -> np.ndarray:
+  centred_N = target_N - target_N.mean() if intercept else target_N
+  shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
+  projected = factor.basis.T @ centred_N
+  resid_NA = centred_N[:, None] - factor.basis @ (
+    projected[:, None] * shrink_EA
+  )
+  return np.mean((resid_NA / slack_NA) ** 2, axis=0)
+
+
+def _solve(
+  factor: _Factor, penalty: float, target_N: np.ndarray, intercept: bool
+) -> tuple[np.ndarray, float]:
+  mean = target_N.mean() if intercept else 0.0
+  centred_N = target_N - mean
+  if len(factor.x_NE) < factor.x_NE.shape[1]:
+    dual_N = factor.vectors @ (
+      (factor.vectors.T @ centred_N) / (factor.eig + penalty)
+    )
+    theta_E = factor.x_NE.T @ dual_N
+  else:
+    theta_E = factor.vectors @ (
+      (factor.vectors.T @ (factor.x_NE.T @ centred_N)) / (factor.eig + penalty)
+    )
+  return theta_E, mean - factor.mean_E @ theta_E
