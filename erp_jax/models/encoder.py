@@ -149,7 +149,7 @@ def _attend(x_BTD, layer, valid_BT):
   """Self-attention of every token to the valid ones of its row.
 
   Heads before positions, keys as [W, S] and the division after the product
-  with the values: a quarter less time than the plain order at 256 tokens on CPU.
+  with the values: a quarter less time than plainly, at 256 tokens on CPU.
   """
   query, key, value, out = (layer[k] for k in ('query', 'key', 'value', 'out'))
   q_BHTW = jnp.einsum('BTD,DHW->BHTW', x_BTD, query['w'])
