@@ -224,8 +224,8 @@ def logits(params: Any, cfg: DecoderConfig, hidden: jax.Array) -> jax.Array:
   logits too, and must be masked before sampling.
   """
   head_VD = params['embed_VD' if cfg.tied else 'head_VD']
-  return jnp.einsum(
-    '...D,VD->...V', hidden, head_VD, preferred_element_type=jnp.float32
+  return jnp.tensordot(
+    hidden, head_VD, axes=(-1, -1), preferred_element_type=jnp.float32
   )
 
 
