@@ -41,7 +41,7 @@ LATEST = $(shell for p in python3.14 python3.13 python3.12 python3; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null && \
   echo $$p && break; done)
 WITH_TORCH = $(shell grep -rlE --include='*_test.py' \
-  'import torch|sentence_transformers|AutoModel' tests)
+  'import torch|sentence_transformers|AutoModel|gguf_file=' tests)
 
 test-latest: .venv-latest/installed
 	.venv-latest/bin/$(PYTEST) $(WITH_TORCH:%=--ignore=%)

@@ -213,8 +213,8 @@ def _loaded_by(modules: list[str], cwd: pathlib.Path) -> set[str]:
     cwd=cwd,
     capture_output=True,
     text=True,
-    check=True,
   )
+  assert done.returncode == 0, done.stderr
   return set(done.stdout.split())
 
 
