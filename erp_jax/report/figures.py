@@ -1,0 +1,267 @@
+"""The figures, as PNG bytes. Colours are Okabe and Ito's, for every eye."""
+
+import io
+import math
+
+import numpy as np
+from matplotlib import figure as figure_lib
+from matplotlib import patheffects
+from matplotlib.backends import backend_agg
+
+from erp_jax.report import evaluation as evaluation_lib
+from erp_jax.report import words
+
+_BLACK, _ORANGE, _SKY, _GREEN = '#000000', '#E69F00', '#56B4E9', '#009E73'
+_YELLOW, _BLUE, _RED, _PURPLE = '#F0E442', '#0072B2', '#D55E00', '#CC79A7'
+_CYCLE = (_BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _RED, _YELLOW, _BLACK)
+_DARK = (_BLUE, _RED, _BLACK, _GREEN)  # White text is legible on these.
+_MARKERS = 'os^DvP'
+_HATCHES = ('', '///', '...', 'xxx')
+_GREY = '#666666'
+# Of each policy in every figure: colour, dashes, width.
+_LINES = {
+  evaluation_lib.ERP: (_BLUE, '-', 2.4),
+  evaluation_lib.STATIC: (_RED, '-', 1.6),
+  evaluation_lib.PERMUTED: (_SKY, '-', 1.6),
+  evaluation_lib.ORACLE: (_GREEN, (0, (5, 2)), 1.6),
+}
+_DPI = 160
+_WIDTH = 8.4  # Inches; text is 10 points at the width of a printed page.
+_MAX_GROUPS = 10
+_MIN_GROUP = 20  # Prompts: fewer make a mean of noise.
+_NEAR_FRAC = 0.1  # Of the way from the cheapest to the dearest arm.
+
+
+def _new(width: float, height: float) -> figure_lib.Figure:
+  figure = figure_lib.Figure((width, height), dpi=_DPI, layout='constrained')
+  backend_agg.FigureCanvasAgg(figure)
+  return figure
+
+
+def _axes(axes, x_label: str, y_label: str) -> None:
+  """Plain axes: no box, light grid, labels."""
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(color='#dddddd', linewidth=0.6)
+  axes.set_axisbelow(True)
+  axes.set_xlabel(x_label)
+  axes.set_ylabel(y_label)
+
+
+def png(figure: figure_lib.Figure) -> bytes:
+  """The figure as a PNG file."""
+  sink = io.BytesIO()
+  # Not savefig: it lays out and draws everything twice.
+  figure.canvas.print_png(sink, metadata={'Software': None})
+  return sink.getvalue()
+
+
+def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
+  """Regret against mean cost: lines of policies, points of single arms.
+
+  Where one cheap, bad arm would flatten the lines, a second panel shows them
+  from nearer.
+  """
+  lines = {
+    policy: evaluation.frontier(policy)
+    for policy in _LINES
+    if policy in evaluation.policies
+  }
+  costs = evaluation.costs.values()
+  x = np.linspace(min(costs), max(costs), evaluation_lib.FRONTIER_POINTS)
+  all_y = np.array(list(lines.values()))
+  near_y = all_y[:, x >= x[0] + _NEAR_FRAC * np.ptp(x)]
+  low, high = np.nanmin(near_y), np.nanmax(near_y)
+  zoom = high - low < (np.nanmax(all_y) - np.nanmin(all_y)) / 3
+  figure = _new(_WIDTH, 7.6 if zoom else 4.8)
+  panels = figure.subplots(1 + zoom, 1, squeeze=False, sharex=True)[:, 0]
+  for axes in panels:
+    for policy, y in lines.items():
+      colour, dashes, width = _LINES[policy]
+      axes.plot(
+        x,
+        y,
+        color=colour,
+        linestyle=dashes,
+        linewidth=width,
+        label=words.policy(policy, evaluation.names),
+        zorder=3 if policy == evaluation_lib.ERP else 2,
+      )
+    _points(axes, evaluation, (x[0] + x[-1]) / 2)
+    _axes(axes, '', 'regret (reward units, lower is better)')
+  panels[0].set_ylim(bottom=0)
+  if zoom:
+    pad = 0.15 * max(high - low, 1e-6)
+    panels[1].set_ylim(low - pad, high + pad)
+    panels[1].set_title('the same, nearer', fontsize=10, loc='left')
+  panels[-1].set_xlabel(f'mean cost per prompt ({evaluation.cost_unit})')
+  figure.legend(
+    *panels[0].get_legend_handles_labels(),
+    loc='outside lower center',
+    ncols=2,
+    frameon=False,
+    fontsize=9,
+  )
+  return figure
+
+
+def _points(axes, evaluation: evaluation_lib.Evaluation, middle: float) -> None:
+  """Policies of one cost: each single arm by name, and the random arm."""
+  outline = patheffects.withStroke(linewidth=3, foreground='white')
+  for policy in evaluation.policies:
+    if policy.startswith(evaluation_lib.SAME):
+      cost, regret = evaluation.point(policy)
+      axes.plot(cost, regret, 'o', color=_BLACK, markersize=6, zorder=4)
+      axes.annotate(
+        words.policy(policy, evaluation.names),
+        (cost, regret),
+        xytext=(7 if cost < middle else -7, 6),
+        textcoords='offset points',
+        ha='left' if cost < middle else 'right',
+        fontsize=9,
+        path_effects=[outline],
+        annotation_clip=True,
+        zorder=5,
+      )
+  if evaluation_lib.RANDOM in evaluation.policies:
+    cost, regret = evaluation.point(evaluation_lib.RANDOM)
+    axes.plot(
+      cost,
+      regret,
+      'X',
+      color=_PURPLE,
+      markersize=9,
+      label=words.policy(evaluation_lib.RANDOM, evaluation.names),
+      zorder=4,
+    )
+
+
+def predicted(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
+  """Predicted against actual reward of the test prompts, a panel per arm."""
+  table = evaluation.predictions
+  models = evaluation.models
+  columns = 2 if len(models) == 4 else min(len(models), 3)
+  rows = -(-len(models) // columns)
+  figure = _new(_WIDTH, 0.9 + 2.9 * rows)
+  grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+  valid = (table['split'] == 'test') & np.isfinite(table['reward'])
+  handles = {}
+  for i, (axes, model) in enumerate(zip(grid.flat, models, strict=False)):
+    of_model = valid & (table['arm'] == model)
+    for c, category in enumerate(evaluation.categories):
+      rows_of = of_model & (table['category'] == category)
+      (handles[category],) = axes.plot(
+        table['prediction'][rows_of],
+        table['reward'][rows_of],
+        linestyle='none',
+        marker=_MARKERS[c // len(_CYCLE) % len(_MARKERS)],
+        color=_CYCLE[c % len(_CYCLE)],
+        markeredgewidth=0,
+        markersize=4.5,
+        alpha=0.6 if of_model.sum() < 300 else 0.25,
+      )
+    groups = _group_means(
+      table['prediction'][of_model], table['reward'][of_model]
+    )
+    (handles['mean of a group of like predictions'],) = axes.plot(
+      *groups,
+      'o',
+      markerfacecolor='white',
+      markeredgecolor=_BLACK,
+      markersize=6,
+    )
+    axes.axline((0, 0), slope=1, color=_GREY, linestyle='--', linewidth=1)
+    axes.set_title(evaluation.names[model], fontsize=10)
+    first, last = i % columns == 0, i + columns >= len(models)
+    _axes(
+      axes,
+      'predicted (reward units)' if last else '',
+      'actual (reward units)' if first else '',
+    )
+    axes.tick_params(labelbottom=last)
+  for axes in grid.flat[len(models) :]:
+    axes.set_visible(False)
+  x = table['prediction'][valid]
+  if x.size:
+    pad = 0.05 * max(np.ptp(x), 1e-3)
+    grid.flat[0].set_xlim(x.min() - pad, x.max() + pad)
+    y = table['reward'][valid]
+    pad = 0.05 * max(np.ptp(y), 1e-3)
+    grid.flat[0].set_ylim(y.min() - pad, y.max() + pad)
+  legend = figure.legend(
+    handles.values(),
+    handles.keys(),
+    loc='outside lower center',
+    ncols=min(4, len(handles)),
+    frameon=False,
+    fontsize=9,
+  )
+  for handle in legend.legend_handles:
+    handle.set_alpha(1)
+  return figure
+
+
+def _group_means(x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
+  """Means of up to ten equal groups by x; none where there are too few."""
+  num_groups = min(_MAX_GROUPS, x.size // _MIN_GROUP)
+  if num_groups < 2:
+    return [], []
+  parts = np.array_split(np.argsort(x, kind='stable'), num_groups)
+  return [x[p].mean() for p in parts], [y[p].mean() for p in parts]
+
+
+def wins(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
+  """True and predicted win shares: two stacked bars per category."""
+  categories = evaluation.categories
+  figure = _new(_WIDTH, 1.5 + 0.62 * len(categories))
+  axes = figure.subplots()
+  for i, model in enumerate(evaluation.models):
+    colour = _CYCLE[i % len(_CYCLE)]
+    hatch = _HATCHES[i // len(_CYCLE) % len(_HATCHES)]
+    for row, category in enumerate(categories):
+      for kind, y in (('true', 2.4 * row), ('predicted', 2.4 * row + 1)):
+        left = sum(
+          evaluation.win_share(category, other, kind)
+          for other in evaluation.models[:i]
+        )
+        share = evaluation.win_share(category, model, kind)
+        if math.isnan(share):
+          continue
+        axes.barh(
+          y,
+          100 * share,
+          left=100 * left,
+          height=0.9,
+          color=colour,
+          hatch=hatch,
+          edgecolor='white',
+          linewidth=0.8,
+          label=evaluation.names[model] if y == 0 else None,
+        )
+        if share >= 0.08:
+          axes.text(
+            100 * (left + share / 2),
+            y,
+            f'{100 * share:.0f}',
+            ha='center',
+            va='center',
+            fontsize=8,
+            color='white'
+            if colour in (_BLUE, _RED, _BLACK, _GREEN)
+            else _BLACK,
+          )
+  ticks = [2.4 * row + d for row in range(len(categories)) for d in (0, 1)]
+  axes.set_yticks(
+    ticks,
+    [f'{c}, {kind}' for c in categories for kind in ('true', 'predicted')],
+  )
+  axes.set_ylim(ticks[-1] + 0.7, -0.7)
+  axes.set_xlim(0, 100)
+  _axes(axes, 'share of test prompts on which the arm is best (%)', '')
+  axes.grid(visible=False, axis='y')
+  figure.legend(
+    loc='outside lower center',
+    ncols=min(4, len(evaluation.models)),
+    frameon=False,
+    fontsize=9,
+  )
+  return figure

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from erp_jax.report import evaluation, figures, words
+
+
+@pytest.fixture
+def replay(make_inputs):
+  inputs = make_inputs()
+  return evaluation.load(inputs.write() / 'replay', 'Records')
+
+
+def _legend(figure):
+  return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_frontier_draws_every_policy_with_labels(replay):
+  figure = figures.frontier(replay)
+  (axes,) = figure.axes
+  lines = {line.get_label(): line for line in axes.lines}
+  for policy in ('erp', 'static_mixture', 'permuted', 'per_category'):
+    line = lines[words.policy(policy, replay.names)]
+    np.testing.assert_allclose(line.get_ydata(), np.linspace(0.3, 0.1, 101))
+    np.testing.assert_allclose(line.get_xdata(), np.linspace(1, 9, 101))
+    assert (line.get_linestyle() == '--') == (policy == 'per_category')
+  colours = {line.get_color() for line in lines.values()}
+  assert len(colours) == 6  # Four lines, the random point, black points.
+  points = {text.get_text(): text.xy for text in axes.texts}
+  assert points['Always teacher'] == (9.0, pytest.approx(0.1))
+  assert set(_legend(figure)) >= {'ERP router', 'Random arm'}
+  assert 'parameters × tokens' in axes.get_xlabel()
+  assert 'lower is better' in axes.get_ylabel()
+
+
+def test_predicted_has_a_panel_per_arm_of_test_prompts(replay):
+  figure = figures.predicted(replay)
+  panels = [axes for axes in figure.axes if axes.get_visible()]
+  assert [axes.get_title() for axes in panels] == ['plain', 'terse', 'teacher']
+  table = replay.predictions
+  rows = (table['split'] == 'test') & (table['arm'] == 'terse')
+  shown = [line for line in panels[1].lines if line.get_marker() == 'o']
+  drawn = np.concatenate([line.get_ydata() for line in shown])
+  np.testing.assert_array_equal(np.sort(drawn), np.sort(table['reward'][rows]))
+  for line in shown[:3]:
+    for x, y in line.get_xydata():
+      assert table['reward'][table['prediction'] == x] == y
+  assert _legend(figure)[:3] == ['chat', 'code', 'math']
+  assert all('predicted' in axes.get_xlabel() for axes in panels)
+
+
+def test_wins_bars_add_up(replay):
+  figure = figures.wins(replay)
+  (axes,) = figure.axes
+  widths = [bar.get_width() for bar in axes.patches]
+  assert len(widths) == 3 * 2 * 3
+  assert sum(widths) == pytest.approx(100 * 3 * 2)
+  labels = [tick.get_text() for tick in axes.get_yticklabels()]
+  assert labels[:2] == ['chat, true', 'chat, predicted']
+  assert _legend(figure) == ['plain', 'terse', 'teacher']
