@@ -58,6 +58,11 @@ def get_config(arg=''):
         'paretobandit': pipeline_config.RecordedOutcomes(
           outcomes='package:paretobandit',
           title='three hosted models on 3609 benchmark prompts',
+          models=(
+            'meta-llama/llama-3.1-8b-instruct',
+            'mistralai/mistral-large-2512',
+            'google/gemini-2.5-pro',
+          ),
         )
       },
     )

@@ -5,9 +5,9 @@ python -m launch.replay --config=configs/replay.py --outcomes=FILE \
 """
 
 from erp_jax.core import config
-from launch import replay
+from launch import pipeline_config
 
 
 def get_config(arg=''):
   del arg
-  return config.as_config_dict(replay.Replay())
+  return config.as_config_dict(pipeline_config.Replay())

@@ -1,15 +1,19 @@
 """What every binary shares: its flags, its start, and errors in one line."""
 
+import logging
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
 from erp_jax.core import config as config_lib
 from erp_jax.core import errors, runtime
 from erp_jax.core import workdir as workdir_lib
+
+_log = logging.getLogger(__name__)
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment: configs/NAME.py, or configs/NAME.py:ARG.'
@@ -41,13 +45,20 @@ def run(main: Callable, config_class: type) -> None:
       compiles = runtime.start(cfg.runtime)
       main(cfg, _workdir())
     except errors.UserError as e:
-      logging.debug('Where it was raised:', exc_info=True)
+      _log.debug('Where it was raised:', exc_info=True)
       sys.exit(f'{sys.argv[0]}: error: {e}')
-    logging.info(
+    _log.info(
       'compiled %d programs in %.1f s', compiles.programs, compiles.secs
     )
 
-  logging.set_verbosity(logging.INFO)
+  for flag in (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE):  # Shown by --help.
+    flags.FLAGS.register_key_flag_for_module(
+      sys.argv[0], flags.FLAGS[flag.name]
+    )
+  # Orbax tells the absl logger about every file.
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  for name in ('erp_jax', 'launch', '__main__'):
+    logging.getLogger(name).setLevel(logging.INFO)
   app.run(start)
 
 

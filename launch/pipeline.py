@@ -4,9 +4,8 @@ python -m launch.pipeline --config=configs/quickstart.py --workdir=runs/mine
 """
 
 import dataclasses
+import logging
 import time
-
-from absl import logging
 
 from erp_jax.data import prompts
 from erp_jax.embed import stage as embed_stage
@@ -15,6 +14,8 @@ from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import stage as score_stage
 from launch import app, pipeline_config, replay, report
+
+_log = logging.getLogger(__name__)
 
 
 def main(cfg, workdir):
@@ -36,13 +37,13 @@ def main(cfg, workdir):
   for name, run in stages.items():
     start = time.monotonic()
     run()
-    logging.info('%s: done in %.1f s', name, time.monotonic() - start)
+    _log.info('%s: done in %.1f s', name, time.monotonic() - start)
 
 
 def _replay(cfg, workdir):
   for name, recorded in cfg.replays.items():
     replay.run(
-      replay.Replay(embed=cfg.embed, replay=cfg.replay),
+      pipeline_config.Replay(embed=cfg.embed, replay=cfg.replay),
       dataclasses.replace(workdir, path=workdir.path / 'replay' / name),
       *(recorded.outcomes, recorded.models, recorded.costs),
       recorded.category_column,

@@ -1,16 +1,18 @@
-"""The config of all stages on one host."""
+"""What the config files of the binaries become."""
 
 import dataclasses
 
-from erp_jax.core import errors, runtime
+from erp_jax.core import errors
+from erp_jax.core import runtime as runtime_lib
 from erp_jax.core import workdir as workdir_lib
-from erp_jax.data import arms, prompts
+from erp_jax.data import arms as arms_lib
+from erp_jax.data import prompts as prompts_lib
 from erp_jax.embed import embedder
 from erp_jax.probe import stage as fit_stage
-from erp_jax.route import replay
+from erp_jax.route import replay as replay_lib
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
-from erp_jax.score import rewards
+from erp_jax.score import rewards as rewards_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,18 +30,18 @@ class RecordedOutcomes:
 class Pipeline:
   """Prompts × arms × reward models, and how each stage treats them."""
 
-  prompts: prompts.PromptConfig = prompts.PromptConfig()
-  arms: dict[str, arms.Arm] = dataclasses.field(default_factory=dict)
+  prompts: prompts_lib.PromptConfig = prompts_lib.PromptConfig()
+  arms: dict[str, arms_lib.Arm] = dataclasses.field(default_factory=dict)
   sample: sample_stage.SampleConfig = sample_stage.SampleConfig()
-  rewards: dict[str, rewards.RewardConfig] = dataclasses.field(
+  rewards: dict[str, rewards_lib.RewardConfig] = dataclasses.field(
     default_factory=dict
   )
   embed: embedder.EmbedConfig = embedder.EmbedConfig()
   fit: fit_stage.FitConfig = fit_stage.FitConfig()
   route: route_stage.RouteConfig = route_stage.RouteConfig()
   replays: dict[str, RecordedOutcomes] = dataclasses.field(default_factory=dict)
-  replay: replay.ReplayConfig = replay.ReplayConfig()
-  runtime: runtime.RuntimeConfig = runtime.RuntimeConfig()
+  replay: replay_lib.ReplayConfig = replay_lib.ReplayConfig()
+  runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
 
   def __post_init__(self):
     if not self.arms or not self.rewards:
@@ -50,3 +52,12 @@ class Pipeline:
     for kind in ('arms', 'rewards', 'replays'):
       for name in getattr(self, kind):
         workdir_lib.check_name(kind, name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+  """The config of one replay by itself."""
+
+  embed: embedder.EmbedConfig = embedder.EmbedConfig()
+  replay: replay_lib.ReplayConfig = replay_lib.ReplayConfig()
+  runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()

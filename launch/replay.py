@@ -6,17 +6,14 @@ python -m launch.replay --config=configs/replay.py --outcomes=FILE.parquet \
 FILE is a Parquet table with a row per (prompt, model), or package:paretobandit.
 """
 
-import dataclasses
-
 from absl import flags
 from etils import epath
 
-from erp_jax.core import errors, runtime, store
+from erp_jax.core import errors, store
 from erp_jax.data import assets, embeddings, outcomes, prompts
-from erp_jax.embed import embedder
 from erp_jax.embed import stage as embed_stage
 from erp_jax.route import replay
-from launch import app
+from launch import app, pipeline_config
 
 _OUTCOMES = flags.DEFINE_string('outcomes', None, 'Table of outcomes.')
 _MODELS = flags.DEFINE_list('models', None, 'Models to route between.')
@@ -27,15 +24,6 @@ _CATEGORY = flags.DEFINE_string(
   'category_column', 'category', 'What splits and results are grouped by.'
 )
 _CATEGORIES = flags.DEFINE_list('categories', [], 'Keep only these.')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Replay:
-  """The config of a replay."""
-
-  embed: embedder.EmbedConfig = embedder.EmbedConfig()
-  replay: replay.ReplayConfig = replay.ReplayConfig()
-  runtime: runtime.RuntimeConfig = runtime.RuntimeConfig()
 
 
 def run(cfg, workdir, path, models, costs=(), column='category', keep=()):
@@ -79,4 +67,4 @@ def main(cfg, workdir):
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['outcomes', 'models'])
-  app.run(main, Replay)
+  app.run(main, pipeline_config.Replay)

@@ -1,12 +1,14 @@
 """Progress of long work: a bar in a terminal, a line now and then in a log."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 
-from absl import logging
 from rich import console as rich_console
 from rich import progress as rich_progress
+
+_log = logging.getLogger(__name__)
 
 _LOG_EVERY_SECS = 15.0
 
@@ -46,14 +48,14 @@ def _log(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     if done and now - last >= _LOG_EVERY_SECS:
       last = now
       rate = done / (now - start)
-      logging.info(
+      _log.info(
         '%s: %d of %d %s, %.0f %s/s, %.0f s left',
         *(what, done, total, unit, rate, unit, (total - done) / rate),
       )
 
   yield advance
   secs = time.monotonic() - start
-  logging.info(
+  _log.info(
     '%s: %d %s in %.1f s (%.0f %s/s)',
     *(what, done, unit, secs, done / max(secs, 1e-9), unit),
   )

@@ -9,7 +9,7 @@ import subprocess
 
 import jax
 
-_RECORDED = ('jax', 'jaxlib', 'numpy', 'transformers', 'tokenizers', 'pyarrow')
+_RECORDED = ('jax', 'jaxlib', 'numpy', 'tokenizers', 'pyarrow')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

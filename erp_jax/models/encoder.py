@@ -154,8 +154,9 @@ def _attend(x_BTD, layer, valid_BT):
   query, key, value, out = (layer[k] for k in ('query', 'key', 'value', 'out'))
   q_BHTW = jnp.einsum('BTD,DHW->BHTW', x_BTD, query['w'])
   q_BHTW += query['b'][:, None, :]
-  k_BHWS = jnp.einsum('BSD,DHW->BHWS', x_BTD, key['w']) + key['b'][:, :, None]
-  v_BHSW = jnp.einsum('BSD,DHW->BHSW', x_BTD, value['w'])
+  x_BSD = x_BTD  # Every token is a key of its row too.
+  k_BHWS = jnp.einsum('BSD,DHW->BHWS', x_BSD, key['w']) + key['b'][:, :, None]
+  v_BHSW = jnp.einsum('BSD,DHW->BHSW', x_BSD, value['w'])
   v_BHSW += value['b'][:, None, :]
   score_BHTS = jnp.einsum('BHTW,BHWS->BHTS', q_BHTW, k_BHWS)
   score_BHTS = score_BHTS.astype(jnp.float32) * q_BHTW.shape[-1] ** -0.5

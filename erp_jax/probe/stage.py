@@ -11,7 +11,7 @@ from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import embeddings, splits
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.probe import rewards as rewards_lib
-from erp_jax.probe import ridge
+from erp_jax.probe import ridge as ridge_lib
 
 FORMAT_VERSION = 1
 
@@ -22,7 +22,7 @@ class FitConfig:
 
   split_seed: int = 0
   train_frac: float = 0.5  # Of each category.
-  ridge: ridge.RidgeConfig = ridge.RidgeConfig()
+  ridge: ridge_lib.RidgeConfig = ridge_lib.RidgeConfig()
 
 
 def train_mask(
@@ -60,14 +60,14 @@ def run(
     if not todo:
       continue
     mean_NM = rewards_lib.read(workdir.path, reward, todo, prompt_ids).mean_NM
-    probe = ridge.fit(emb_NE[train_N], mean_NM[train_N], cfg.ridge)
+    probe = ridge_lib.fit(emb_NE[train_N], mean_NM[train_N], cfg.ridge)
     for m, arm in enumerate(todo):
       _save(workdir, artifacts[arm], probe, m)
 
 
 def load(
   run_folder: epath.Path, reward: str, arms: Sequence[str]
-) -> ridge.Probe:
+) -> ridge_lib.Probe:
   """The saved probes of these arms, side by side."""
   parts = []
   for arm in arms:
@@ -77,7 +77,7 @@ def load(
     checkpoint.check_digest(folder, arrays, manifest['info']['content_digest'])
     parts.append(arrays)
   stack = lambda name: np.stack([part[name] for part in parts], axis=-1)
-  return ridge.Probe(
+  return ridge_lib.Probe(
     theta_EM=stack('theta_E'),
     bias_M=stack('bias'),
     beta_M=stack('beta'),
@@ -100,7 +100,7 @@ def _artifact(workdir, reward, arm, encoder, cfg) -> store.Artifact:
   return workdir.artifact(f'probes/{reward}/{arm}', identity)
 
 
-def _save(workdir, artifact, probe: ridge.Probe, m: int) -> None:
+def _save(workdir, artifact, probe: ridge_lib.Probe, m: int) -> None:
   """Writes arm m's arrays; probes are float64, as they were fitted."""
   arrays = {
     'theta_E': np.ascontiguousarray(probe.theta_EM[:, m]),

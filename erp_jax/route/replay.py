@@ -7,8 +7,9 @@ import numpy as np
 from erp_jax.core import errors
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import outcomes, splits
-from erp_jax.probe import ridge
-from erp_jax.route import bootstrap, results
+from erp_jax.probe import ridge as ridge_lib
+from erp_jax.route import bootstrap as bootstrap_lib
+from erp_jax.route import results
 
 FORMAT_VERSION = 1
 
@@ -19,8 +20,8 @@ class ReplayConfig:
 
   splits: int = 5  # Split seeds 0, 1, …
   train_frac: float = 0.5  # Of each category.
-  ridge: ridge.RidgeConfig = ridge.RidgeConfig()
-  bootstrap: bootstrap.BootstrapConfig = bootstrap.BootstrapConfig()
+  ridge: ridge_lib.RidgeConfig = ridge_lib.RidgeConfig()
+  bootstrap: bootstrap_lib.BootstrapConfig = bootstrap_lib.BootstrapConfig()
 
   def __post_init__(self):
     if self.splits < 1:
@@ -65,5 +66,5 @@ def _fits(table, emb_NE, cfg):
     train_N = splits.train_mask(
       table.prompt_ids, table.category_N.tolist(), seed, cfg.train_frac
     )
-    probe = ridge.fit(emb_NE[train_N], table.reward_NM[train_N], cfg.ridge)
-    yield results.SplitResult(seed, train_N, ridge.predict(probe, emb_NE))
+    probe = ridge_lib.fit(emb_NE[train_N], table.reward_NM[train_N], cfg.ridge)
+    yield results.SplitResult(seed, train_N, ridge_lib.predict(probe, emb_NE))

@@ -13,7 +13,8 @@ from erp_jax.data import prompts as prompts_lib
 from erp_jax.probe import rewards as rewards_lib
 from erp_jax.probe import ridge
 from erp_jax.probe import stage as fit_stage
-from erp_jax.route import bootstrap, costs, results
+from erp_jax.route import bootstrap as bootstrap_lib
+from erp_jax.route import costs, results
 
 FORMAT_VERSION = 1
 
@@ -23,7 +24,7 @@ class RouteConfig:
   """How policies are priced and compared."""
 
   cost: costs.CostConfig = costs.CostConfig()
-  bootstrap: bootstrap.BootstrapConfig = bootstrap.BootstrapConfig()
+  bootstrap: bootstrap_lib.BootstrapConfig = bootstrap_lib.BootstrapConfig()
 
 
 def run(

@@ -1,11 +1,11 @@
 """Prompts × arms -> K responses each, as one artefact per arm."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import pyarrow as pa
-from absl import logging
 
 from erp_jax.core import errors, progress, store
 from erp_jax.core import workdir as workdir_lib
@@ -14,7 +14,10 @@ from erp_jax.data import prompts as prompts_lib
 from erp_jax.models import checkpoint, decoder
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
-from erp_jax.sample import engine, noise
+from erp_jax.sample import engine as engine_lib
+from erp_jax.sample import noise
+
+_log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 SCHEMA = pa.schema(
@@ -40,7 +43,7 @@ class SampleConfig:
   seed: int = 0
   dtype: str = 'bfloat16'  # Of weights and matmuls: bfloat16 or float32.
   shard_prompts: int = 64  # Prompts per shard: what a kill can lose.
-  engine: engine.EngineConfig = engine.EngineConfig()
+  engine: engine_lib.EngineConfig = engine_lib.EngineConfig()
 
   def __post_init__(self):
     for name in ('k', 'max_new_tokens', 'shard_prompts'):
@@ -111,7 +114,7 @@ def run(
 def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
   model_cfg, params, ckpt = loaded
   tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
-  task = engine.Task(
+  task = engine_lib.Task(
     model=model_cfg,
     num_ids=min(tokenizer.vocab_size, model_cfg.vocab_size),
     stop_ids=tuple(tokenizer.stop_ids),
@@ -142,7 +145,7 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
         part = _shard(i, cfg)
         names = [p.id for p in prompts[part]]
         words_NKJ = noise.response_words(arm.noise_name(name), names, cfg.k)
-        responses, use = engine.generate(
+        responses, use = engine_lib.generate(
           params, task, cfg.engine, ids[part], words_NKJ, advance
         )
         spared = len(names) * cfg.k * cfg.max_new_tokens - use.tokens
@@ -153,7 +156,7 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
           {'tokens': use.tokens, 'slot_steps': use.slot_steps},
         )
     counts = writer.shard_counts()
-    logging.info(
+    _log.info(
       'sample %s: %d tokens, slots busy %.0f %%',
       name,
       counts['tokens'],

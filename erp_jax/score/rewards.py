@@ -88,6 +88,8 @@ def _verify(
   """
   out = []
   for prompt, responses in zip(prompts, texts, strict=True):
+    if prompt.checks:
+      verify.validate_checks(prompt.checks, f'prompt {prompt.id!r}')
     out.append(
       np.array(
         [

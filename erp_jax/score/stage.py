@@ -1,11 +1,11 @@
 """Responses -> rewards, one artefact per reward model and arm."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-from absl import logging
 
 from erp_jax.core import progress, store
 from erp_jax.core import workdir as workdir_lib
@@ -13,6 +13,8 @@ from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.models import checkpoint
 from erp_jax.score import rewards as rewards_lib
+
+_log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 SCHEMA = pa.schema(
@@ -99,7 +101,7 @@ def _run_arm(workdir, artifact, name, cfg, arm_name, arm, prompts, score):
         writer.write_shard(i, shard, counts)
     counts = writer.shard_counts()
     if counts['non_finite']:
-      logging.warning(
+      _log.warning(
         'score %s/%s: %d of %d rewards are not finite and leave the mean.',
         *(name, arm_name, counts['non_finite'], sum(map(len, texts.values()))),
       )
