@@ -37,41 +37,34 @@ def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> tables.Table:
 
 
 def _sampling(run: runs.Run) -> tables.Table:
-  rows = []
+  """A column per arm."""
+  columns = []
   for arm in run.arms:
     use = runs.arm_use(run, arm)
     sample = run.sampled[arm]['identity']['sample']
-    rows.append(
-      [
-        Cell(arm),
-        Cell(words.count(use.responses)),
-        Cell(str(sample['k'])),
-        Cell(f'{sample["temperature"]:g}'),
-        Cell(str(sample['max_new_tokens'])),
-        Cell(str(sample['seed'])),
-        Cell(words.count(use.tokens)),
-        Cell(words.number(use.mean_tokens, 1)),
-        Cell(words.number(use.mean_prompt_tokens, 1)),
-        Cell(words.share(use.busy_frac)),
-        Cell(words.share(use.cut_frac)),
-      ]
+    columns.append(
+      {
+        'responses per prompt (K)': str(sample['k']),
+        'temperature': f'{sample["temperature"]:g}',
+        'limit on tokens': words.count(sample['max_new_tokens']),
+        'seed': str(sample['seed']),
+        'responses': words.count(use.responses),
+        'tokens sampled': words.count(use.tokens),
+        'mean tokens of a response': words.number(use.mean_tokens, 1),
+        'mean tokens of a prompt': words.number(use.mean_prompt_tokens, 1),
+        'slots busy': words.share(use.busy_frac),
+        'cut at the limit': words.share(use.cut_frac),
+      }
     )
+  rows = [
+    [Cell(what), *(Cell(column[what]) for column in columns)]
+    for what in columns[0]
+  ]
   return tables.Table(
     'sampling',
-    'Sampling. Cut responses hit the length limit; they still count.',
-    [
-      'Arm',
-      'Responses',
-      'K per prompt',
-      'Temperature',
-      'Most tokens',
-      'Seed',
-      'Tokens sampled',
-      'Mean tokens',
-      'Mean prompt tokens',
-      'Slots busy',
-      'Cut',
-    ],
+    'Sampling. Responses cut at the limit are scored as they are. Slots busy: '
+    'the share of the decoder’s steps that made a token.',
+    ['', *run.arms],
     rows,
   )
 
@@ -84,9 +77,8 @@ def _rewards(run: runs.Run) -> tables.Table:
       [
         Cell(run.reward_label(reward)),
         Cell(made['kind']),
-        Cell(made['model'] or 'no model'),
+        Cell(made['model'] or 'none, a program'),
         Cell(arm),
-        Cell(_scored_by(manifest)),
         Cell(words.count(run.rewards[reward, arm].num_rows)),
         Cell(words.count(manifest['counts']['positions'])),
         Cell(words.count(manifest['counts']['non_finite'])),
@@ -98,20 +90,12 @@ def _rewards(run: runs.Run) -> tables.Table:
     [
       'Reward model',
       'Kind',
-      'Model',
-      'Arm',
       'Scored by',
+      'Arm',
       'Responses',
       'Positions read',
       'Not finite',
     ],
     rows,
-    labels=5,
+    labels=4,
   )
-
-
-def _scored_by(manifest) -> str:
-  if manifest['info']['self_scored']:
-    return 'the model that answered'
-  made = manifest['identity']['reward']
-  return 'another model' if made['model'] else 'a program'

@@ -71,7 +71,7 @@ def budgets(evaluation: evaluation_lib.Evaluation) -> Table:
       note = f'cost {words.cost(cost)}'
       met = evaluation.splits_with('regret_at_budget', policy, b)
       if met < evaluation.num_splits:
-        note += f', met in {met} of {evaluation.num_splits} splits'
+        note += f'\nmet in {met} of {evaluation.num_splits} splits'
       row.append(
         Cell(
           words.number(value),

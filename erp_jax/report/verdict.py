@@ -48,7 +48,7 @@ def at_budget(
     outcome = INFEASIBLE if known else UNKNOWN
   elif math.isnan(lo):
     outcome = UNCLEAR
-  elif lo == hi == 0:
+  elif lo == hi == mean == 0:
     outcome = EQUAL
   elif hi < 0 and mean < 0:
     outcome = PAYS

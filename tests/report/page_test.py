@@ -93,19 +93,28 @@ def test_verdict_comes_first_with_its_numbers(shown):
 
 
 def test_what_was_run_is_counted(shown):
-  sampling = shown.table('sampling')['terse']
+  sampling = shown.table('sampling')
   # 24 prompts × 3 responses of 10, 11 and 12 tokens; the first was cut.
-  assert sampling == [
-    *('72', '3', '1', '64', '7', '792', '11.0', '20.0', '50.0 %', '33.3 %')
-  ]
+  for what, text in (
+    ('responses per prompt (K)', '3'),
+    ('temperature', '1'),
+    ('limit on tokens', '64'),
+    ('seed', '7'),
+    ('responses', '72'),
+    ('tokens sampled', '792'),
+    ('mean tokens of a response', '11.0'),
+    ('mean tokens of a prompt', '20.0'),
+    ('slots busy', '50.0 %'),
+    ('cut at the limit', '33.3 %'),
+  ):
+    assert sampling[what] == [text] * 3
   arms = shown.table('arms')['teacher']
   assert arms == [
     *('package:tiny', 'Be teacher.', '134\u202f515\u202f008', '9')
   ]
   rewards = shown.table('rewards')
   assert rewards[JUDGE][-3:] == ['48', '1\u202f234', '24']
-  assert rewards[JUDGE][3] == 'the model that answered'
-  assert rewards['verify'][3] == 'a program'
+  assert rewards['verify'][1] == 'none, a program'
   made = shown.table('provenance')
   assert made['code revision'] == ['abc123+']
   assert made['jax'] == ['0.10.2']

@@ -20,6 +20,7 @@ def _load(inputs, name='replay'):
     (-0.03, 0.02, 0.01, 'can’t tell'),  # One lucky split.
     (0.03, 0.02, -0.01, 'can’t tell'),
     (0.0, 0.0, 0.0, 'no difference'),
+    (0.0, 0.0, -0.01, 'can’t tell'),
   ],
 )
 def test_outcome_follows_from_interval_and_splits(
