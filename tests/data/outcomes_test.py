@@ -1,0 +1,229 @@
+import collections
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from erp_jax.core import errors
+from erp_jax.data import outcomes
+
+_ROWS = [
+  # prompt_id, category, subset, model, reward, reward_kind, cost_usd
+  ('p2', 'math', 'gsm', 'big', 1.0, 'correct01', 0.3),
+  ('p2', 'math', 'gsm', 'small', 0.0, 'correct01', 0.1),
+  ('p1', 'math', 'aime', 'big', 0.5, 'correct01', 0.5),
+  ('p1', 'math', 'aime', 'small', 0.25, 'correct01', None),
+  ('p3', 'code', 'crux', 'big', 1.0, 'correct01', 0.1),
+  ('p4', 'chat', 'mt', 'big', 9.0, 'judge_1_10', 0.1),
+  ('p4', 'chat', 'mt', 'small', 8.0, 'judge_1_10', 0.1),
+  ('p3', 'code', 'crux', 'other', 1.0, 'correct01', 0.1),
+]
+_KEEP = ('math', 'code')
+
+
+@pytest.fixture
+def write(tmp_path):
+  def write_rows(rows, without=()):
+    table = pa.Table.from_pylist(
+      [
+        {
+          'prompt_id': prompt_id,
+          'prompt': f'ask {prompt_id}',
+          'category': category,
+          'subset': subset,
+          'model': model,
+          'reward': reward,
+          'reward_kind': kind,
+          'cost_usd': cost,
+        }
+        for prompt_id, category, subset, model, reward, kind, cost in rows
+      ]
+    )
+    path = tmp_path / 'table.parquet'
+    pq.write_table(table.drop_columns(list(without)), path, row_group_size=3)
+    return path
+
+  return write_rows
+
+
+def test_cells_land_where_the_table_says(write):
+  table = outcomes.load(
+    write(_ROWS), ['small', 'big'], 'subset', categories=_KEEP
+  )
+  assert table.prompt_ids == ('p1', 'p2', 'p3')
+  assert table.prompts == ('ask p1', 'ask p2', 'ask p3')
+  assert table.category_N.tolist() == ['aime', 'gsm', 'crux']
+  np.testing.assert_array_equal(
+    table.reward_NM, [[0.25, 0.5], [0.0, 1.0], [np.nan, 1.0]]
+  )
+  np.testing.assert_array_equal(
+    table.cost_NM, [[np.nan, 0.5], [0.1, 0.3], [np.nan, 0.1]]
+  )
+  assert table.reward_kind == 'correct01'
+  assert table.counts == {
+    'rows': 7,
+    'rows_other_category': 2,
+    'rewards_not_finite': 0,
+    'prompts': 3,
+    'prompts_complete': 2,
+    'prompts_incomplete': 1,
+  }
+  assert table.complete_N().tolist() == [True, True, False]
+
+
+def test_mean_costs_are_recorded_ones_of_the_training_rows(write):
+  table = outcomes.load(write(_ROWS), ['small', 'big'], categories=_KEEP)
+  assert table.cost_source == 'recorded'
+  np.testing.assert_allclose(
+    table.mean_cost_M(np.array([True, True, False])), [0.1, 0.4]
+  )
+  with pytest.raises(errors.UserError, match='small has no recorded cost'):
+    table.mean_cost_M(np.array([True, False, False]))
+
+
+def test_given_costs_win_over_recorded_ones(write):
+  table = outcomes.load(
+    write(_ROWS), ['small', 'big'], costs=(8, 0.1), categories=_KEEP
+  )
+  assert table.cost_source == 'given'
+  # To the last bit: a mean of three times .1 is not .1.
+  assert table.mean_cost_M(np.array([True, True, True])).tolist() == [8, 0.1]
+
+
+def test_categories_are_found_in_either_column(write):
+  path = write(_ROWS)
+  by_coarse = outcomes.load(path, ['big'], 'subset', categories=('math',))
+  assert by_coarse.prompt_ids == ('p1', 'p2')
+  by_fine = outcomes.load(path, ['big'], 'subset', categories=('gsm',))
+  assert by_fine.prompt_ids == ('p2',)
+
+
+def test_a_reward_that_is_not_finite_is_missing_and_counted(write):
+  rows = [list(row) for row in _ROWS[:4]]
+  rows[0][4] = float('inf')
+  rows[1][4] = None
+  table = outcomes.load(write(rows), ['small', 'big'])
+  np.testing.assert_array_equal(table.reward_NM[1], [np.nan, np.nan])
+  assert table.counts['rewards_not_finite'] == 2
+  assert table.counts['prompts_complete'] == 1
+
+
+def _changed(row, **changes):
+  names = ('prompt_id', 'category', 'subset', 'model')
+  names += ('reward', 'reward_kind', 'cost_usd')
+  return tuple(changes.get(n, v) for n, v in zip(names, row, strict=True))
+
+
+@pytest.mark.parametrize(
+  ('rows', 'kwargs', 'message'),
+  [
+    (_ROWS, {}, 'correct01 in code, math; judge_1_10 in chat'),
+    (_ROWS, {'models': ['bigg']}, "no model 'bigg'; did you mean 'big'"),
+    (_ROWS, {'models': []}, 'no models chosen'),
+    (_ROWS, {'models': ['big', 'big']}, "'big' is chosen twice"),
+    (_ROWS, {'categories': ['maths']}, "no category 'maths'; did you mean"),
+    (_ROWS, {'category_column': 'subsets'}, "did you mean 'subset'"),
+    (_ROWS, {'costs': [8]}, 'no cost for big'),
+    (_ROWS, {'costs': [8, 9, 10]}, '3 costs for 2 models'),
+    (_ROWS, {'costs': [8, -1]}, 'the cost of big is -1'),
+    (_ROWS, {'costs': [float('nan'), 1]}, 'the cost of small is nan'),
+    ([*_ROWS[:4], _ROWS[0]], {}, "prompt 'p2' has 2 rows for big"),
+    (
+      [*_ROWS[:3], _changed(_ROWS[3], cost_usd=-2.0)],
+      {},
+      'cost_usd -2.0 for small',
+    ),
+    (
+      [_ROWS[0], _changed(_ROWS[1], cost_usd=None)],
+      {},
+      'no cost_usd for small',
+    ),
+    (
+      [_ROWS[0], _changed(_ROWS[1], category='code')],
+      {},
+      "prompt id 'p2' has two different values of category",
+    ),
+    ([_ROWS[0], _changed(_ROWS[1], category=None)], {}, '1 rows have no cat'),
+    (
+      [_ROWS[0], _changed(_ROWS[3], cost_usd=0.1)],
+      {},
+      'no prompt has rewards of all of small, big',
+    ),
+  ],
+)
+def test_bad_input_is_named(write, rows, kwargs, message):
+  with pytest.raises(errors.UserError, match=message):
+    outcomes.load(write(rows), **({'models': ['small', 'big']} | kwargs))
+
+
+def test_a_table_without_costs_asks_for_them(write):
+  path = write(_ROWS[:4], without=['cost_usd'])
+  with pytest.raises(errors.UserError, match='give --costs'):
+    outcomes.load(path, ['big'])
+  assert outcomes.load(path, ['big'], costs=(1,)).cost_NM.tolist() == [[1], [1]]
+
+
+def test_a_file_that_is_missing_or_no_parquet_is_named(tmp_path):
+  with pytest.raises(errors.UserError, match='nothing.parquet is not a file'):
+    outcomes.load(tmp_path / 'nothing.parquet', ['big'])
+  (tmp_path / 'text').write_text('hello')
+  with pytest.raises(errors.UserError, match='text is not a Parquet file'):
+    outcomes.load(tmp_path / 'text', ['big'])
+
+
+def test_mmlu_pro_agrees_with_a_plain_reading(shared_data):
+  path = shared_data / 'mmlu_pro.parquet'
+  models = ['llama-3.1-8b-instruct', 'deepseek-coder-v2']
+  table = outcomes.load(path, models, costs=(8, 236))
+  rewards = collections.defaultdict(dict)
+  columns = ['prompt_id', 'model', 'reward']
+  for row in pq.read_table(path, columns=columns).to_pylist():
+    rewards[row['model']][row['prompt_id']] = row['reward']
+  assert table.prompt_ids == tuple(sorted(rewards[models[0]]))
+  for m, name in enumerate(models):
+    expected = [rewards[name].get(i, np.nan) for i in table.prompt_ids]
+    np.testing.assert_array_equal(table.reward_NM[:, m], expected)
+  assert table.counts['prompts'] == 12032
+  assert table.counts['prompts_complete'] == 10351
+
+
+def test_routellm_without_its_mt_bench_rows(shared_data):
+  models = ['Mixtral-8x7B-Instruct-v0.1', 'gpt-4-1106-preview']
+  path = shared_data / 'routellm.parquet'
+  with pytest.raises(errors.UserError, match='judge_1_10 in mt_bench'):
+    outcomes.load(path, models, costs=(1, 10))
+  table = outcomes.load(
+    path, models, costs=(1, 10), categories=('mmlu', 'gsm8k')
+  )
+  assert table.counts['prompts_complete'] == 15441 - 80
+  assert table.counts['rows_other_category'] == 160
+
+
+def test_paretobandit_records_become_the_long_format(
+  paretobandit_dir, tmp_path
+):
+  path = tmp_path / 'pareto.parquet'
+  pq.write_table(outcomes.paretobandit_table(paretobandit_dir), path)
+  models = [
+    'meta-llama/llama-3.1-8b-instruct',
+    'mistralai/mistral-large-2512',
+    'google/gemini-2.5-pro',
+  ]
+  table = outcomes.load(path, models)
+  assert table.counts['prompts_complete'] == 1785 + 1824
+  assert 'bbh' in table.category_N
+  records = {}
+  for name in ('val.jsonl', 'test_holdout.jsonl'):
+    for line in (paretobandit_dir / name).read_text().split('\n')[:-1]:
+      record = json.loads(line)
+      records[record['prompt']] = record['arms']
+  arms = [records[prompt] for prompt in table.prompts]
+  for m, name in enumerate(models):
+    np.testing.assert_array_equal(
+      table.reward_NM[:, m], [arm[name]['reward'] for arm in arms]
+    )
+    np.testing.assert_array_equal(
+      table.cost_NM[:, m], [arm[name]['cost'] for arm in arms]
+    )
