@@ -39,7 +39,7 @@ class Evaluation:
     intervals: intervals.json: leaves {mean, lo, hi}: value on the first split
       and its 95 % bootstrap interval over test prompts.
     predictions: columns of predictions.parquet, of the first split.
-    about: about.json: models, costs, cost unit, seeds of the splits.
+    about: about.json: models, costs, cost unit, split seeds, counts.
     names: what each model is called in tables and figures.
   """
 

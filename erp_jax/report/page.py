@@ -50,8 +50,14 @@ class Part:
     )
 
   @property
-  def seeds(self) -> str:
-    return words.join([str(seed) for seed in self.evaluation.seeds])
+  def made(self) -> str:
+    """Split seeds, and how many of what went in or was left out."""
+    seeds = words.join([str(seed) for seed in self.evaluation.seeds])
+    counts = [
+      f'{what.replace("_", " ")} {words.count(number)}'
+      for what, number in self.evaluation.about['counts'].items()
+    ]
+    return '; '.join([f'split seeds {seeds}', *counts])
 
   @property
   def routing(self) -> str:

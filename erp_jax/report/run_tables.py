@@ -77,7 +77,7 @@ def _rewards(run: runs.Run) -> tables.Table:
       [
         Cell(run.reward_label(reward)),
         Cell(made['kind']),
-        Cell(made['model'] or 'none, a program'),
+        Cell(made['model'] or 'a program'),
         Cell(arm),
         Cell(words.count(run.rewards[reward, arm].num_rows)),
         Cell(words.count(manifest['counts']['positions'])),

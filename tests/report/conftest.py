@@ -35,14 +35,19 @@ def _bounds(value, half=0.05):
 
 
 def _shares(models):
-  return {kind: _leaf(1 / len(models)) for kind in ('true', 'predicted')}
+  """Win shares by model: 1, 2, 3 … sixths in truth, the reverse predicted."""
+  parts = [(i + 1) / sum(range(len(models) + 1)) for i in range(len(models))]
+  return {
+    m: {'true': _leaf(true), 'predicted': _leaf(predicted)}
+    for m, true, predicted in zip(models, parts, parts[::-1], strict=True)
+  }
 
 
 def _metrics(models, rng):
   policies = ['erp', 'static_mixture', 'random', 'permuted', 'per_category']
   policies += [f'same:{m}' for m in models]
   pairs = [f'{a}|{b}' for i, a in enumerate(models) for b in models[i + 1 :]]
-  shares = {c: _shares(models) for c in CATEGORIES}
+  shares = _shares(models)
   metrics = {
     'r2': {
       m: {
@@ -56,7 +61,11 @@ def _metrics(models, rng):
       for pair in pairs
     },
     'win_share': {
-      m: {'aggregate': _shares(models), 'by_category': shares} for m in models
+      m: {
+        'aggregate': shares[m],
+        'by_category': {c: shares[m] for c in CATEGORIES},
+      }
+      for m in models
     },
     'regret_at_budget': {
       p: {b: _leaf(rng.uniform(0.1, 0.3)) for b in BUDGETS} for p in policies
@@ -152,6 +161,7 @@ class Inputs:
           'costs': {m: float(3**i) for i, m in enumerate(self.models)},
           'cost_unit': 'billions of parameters × tokens',
           'seeds': self.seeds,
+          'counts': {'prompts': NUM_PROMPTS},
         },
       )
     for arm in self.models:

@@ -51,9 +51,16 @@ def test_predicted_has_a_panel_per_arm_of_test_prompts(replay):
 def test_wins_bars_add_up(replay):
   figure = figures.wins(replay)
   (axes,) = figure.axes
-  widths = [bar.get_width() for bar in axes.patches]
-  assert len(widths) == 3 * 2 * 3
-  assert sum(widths) == pytest.approx(100 * 3 * 2)
+  tiles = {}
+  for bar in axes.patches:
+    middle = round(bar.get_y() + bar.get_height() / 2, 6)
+    tiles.setdefault(middle, []).append((bar.get_x(), bar.get_width()))
+  assert len(tiles) == 3 * 2
+  for y, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+    shares = [1, 2, 3] if label.get_text().endswith('true') else [3, 2, 1]
+    width = np.array(shares) * 100 / 6
+    left = np.cumsum(width) - width
+    np.testing.assert_allclose(tiles[round(y, 6)], np.stack([left, width], 1))
   labels = [tick.get_text() for tick in axes.get_yticklabels()]
   assert labels[:2] == ['chat, true', 'chat, predicted']
   assert _legend(figure) == ['plain', 'terse', 'teacher']

@@ -79,7 +79,7 @@ def test_r2_and_auroc_tables_show_the_metrics(inputs, shown):
     row = shown.table('auroc', index)['plain or terse']
     assert row == [_text(auroc), '12.5 %']
     wins = shown.table('wins', index)['math']
-    assert wins == ['predicted', '33.3 %', '33.3 %', '33.3 %']
+    assert wins == ['predicted', '50.0 %', '33.3 %', '16.7 %']
 
 
 def test_verdict_comes_first_with_its_numbers(shown):
@@ -114,11 +114,11 @@ def test_what_was_run_is_counted(shown):
   ]
   rewards = shown.table('rewards')
   assert rewards[JUDGE][-3:] == ['48', '1\u202f234', '24']
-  assert rewards['verify'][1] == 'none, a program'
+  assert rewards['verify'][1] == 'a program'
   made = shown.table('provenance')
   assert made['code revision'] == ['abc123+']
   assert made['jax'] == ['0.10.2']
-  assert made['split seeds, Records'] == ['0 and 1']
+  assert made['Records'] == ['split seeds 0 and 1; prompts 24']
 
 
 def test_self_scored_reward_is_marked_wherever_it_is_named(shown):
