@@ -30,12 +30,12 @@ def track(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
 
       yield advance
   else:
-    with _log(what, total, unit) as advance:
+    with _lines(what, total, unit) as advance:
       yield advance
 
 
 @contextlib.contextmanager
-def _log(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+def _lines(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
   """As `track`, in lines of the log."""
   start = last = time.monotonic()
   done = 0

@@ -13,7 +13,7 @@ from erp_jax.embed import embedder as embedder_lib
 from erp_jax.models import checkpoint
 
 FORMAT_VERSION = 1
-_SHARD_PROMPTS = 4096
+_SHARD_PROMPTS = 1024  # What a kill can lose.
 
 
 def folder(cfg: embedder_lib.EmbedConfig) -> str:

@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 class ReplayConfig:
   """How recorded outcomes are split and fitted."""
 
-  splits: int = 5  # Split seeds 0, 1, …
+  splits: int = 20  # Split seeds 0, 1, …
   train_frac: float = 0.5  # Of each category.
   ridge: ridge_lib.RidgeConfig = ridge_lib.RidgeConfig()
   bootstrap: bootstrap_lib.BootstrapConfig = bootstrap_lib.BootstrapConfig()

@@ -1,0 +1,143 @@
+"""Every binary answers --help, and mistakes end in one line that names them."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from erp_jax.core import config
+from launch import pipeline_config
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_BINARIES = sorted(
+  file.stem
+  for file in (_ROOT / 'launch').glob('*.py')
+  if '__main__' in file.read_text()
+)
+_CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
+
+
+def test_there_are_the_expected_binaries():
+  assert set(_BINARIES) >= {
+    *('sample', 'score', 'embed', 'fit', 'route', 'replay', 'report'),
+    'pipeline',
+  }
+
+
+@pytest.mark.parametrize('binary', _BINARIES)
+def test_help(binary, launch):
+  done = launch(binary, '--help')
+  assert done.returncode == 1  # absl's, for help.
+  assert f'python -m launch.{binary}' in done.stdout
+  assert '--config' in done.stdout and '--workdir' in done.stdout
+
+
+@pytest.mark.parametrize('name', _CONFIGS)
+def test_configs_build_and_take_overrides(name):
+  values = importlib.import_module(f'configs.{name}').get_config()
+  cls = (
+    pipeline_config.Replay if 'arms' not in values else pipeline_config.Pipeline
+  )
+  built = config.build(cls, values.to_dict())
+  values.runtime.compilation_cache = not values.runtime.compilation_cache
+  changed = config.build(cls, values.to_dict())
+  assert changed.runtime != built.runtime
+
+
+def _last_line(done):
+  assert done.returncode != 0
+  assert 'Traceback' not in done.stderr, done.stderr
+  return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  'flag, expected',
+  [
+    ('--config.sample.kk=3', 'kk'),
+    ('--config.sample.k=0', 'sample.k must be >= 1, got 0'),
+    ('--config.sample.temperature=-1.0', 'sample.temperature must be >= 0'),
+    ('--config.sample.dtype=int4', 'bfloat16 or float32'),
+    ('--config.prompts.path=nowhere.jsonl', 'nowhere.jsonl'),
+    ('--config.arms.terse.model=org/unreachable', 'org/unreachable'),
+    ('--config.arms.terse.model=/no/such/folder', '/no/such/folder'),
+    ('--config.arms.terse.model=package:smollm', 'smollm'),
+    ('--arms=tears', "did you mean 'terse'"),
+    ('--config.rewards.judge.kind=jugde', 'jugde'),
+    ('--config.rewards.judge.model=', 'need a decoder'),
+  ],
+)
+@pytest.mark.slow
+def test_mistakes_are_one_line(flag, expected, tiny, launch, tmp_path):
+  done = launch('sample', *tiny.flags(tmp_path), flag)
+  assert expected in _last_line(done)
+
+
+@pytest.mark.slow
+def test_an_unknown_field_is_answered_with_the_nearest(tiny, launch, tmp_path):
+  done = launch('sample', *tiny.flags(tmp_path), '--config.sample.max_tokens=3')
+  assert 'max_new_tokens' in done.stderr
+
+
+@pytest.mark.slow
+def test_a_prompt_longer_than_the_context(tiny, launch, tmp_path):
+  prompts = tmp_path / 'prompts.jsonl'
+  text = tiny.prompts.read_text().replace('math?', 'math' + ' x' * 600 + '?', 1)
+  prompts.write_text(text)
+  done = launch(
+    'sample', *tiny.flags(tmp_path / 'run'), f'--config.prompts.path={prompts}'
+  )
+  assert "prompt 'math-00' has" in _last_line(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'flags, expected',
+  [
+    (['--models=small,lrage'], "'lrage'"),
+    (['--models=small,large', '--costs=1'], 'cost'),
+    (['--models=small,large', '--costs=1,-2'], '-2'),
+    (['--models=small,large', '--costs=1,x'], 'must be numbers'),
+    (['--models=small,large', '--category_column=sort'], 'sort'),
+    (['--models=small,small'], 'small'),
+  ],
+)
+def test_replay_mistakes_are_one_line(flags, expected, tiny, launch, tmp_path):
+  done = launch(
+    'replay',
+    '--config=configs/replay.py',
+    f'--workdir={tmp_path}',
+    f'--outcomes={tiny.outcomes}',
+    f'--config.embed.encoder={tiny.encoder}',
+    '--config.embed.max_tokens=64',
+    *flags,
+  )
+  assert expected in _last_line(done)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(tiny, launch, tmp_path):
+  """A file size limit of the shell stands in for a full disk."""
+  import os
+  import subprocess
+  import sys
+
+  limited = subprocess.run(
+    [
+      'bash',
+      '-c',
+      'trap "" XFSZ; ulimit -f 2; exec "$@"',
+      '-',
+      sys.executable,
+      '-m',
+      'launch.sample',
+      *tiny.flags(tmp_path),
+      '--config.runtime.compilation_cache=False',
+    ],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    env=os.environ,
+  )
+  line = _last_line(limited)
+  assert 'cannot write' in line and 'finished shards are kept' in line
+  assert launch('sample', *tiny.flags(tmp_path)).returncode == 0

@@ -1,0 +1,206 @@
+"""The whole pipeline on tiny checkpoints: stages, kills, changed lists."""
+
+import hashlib
+import json
+import pathlib
+import random
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from erp_jax.core import checkpoint, store
+
+# Identical after any interruption; manifests, orbax folders, pages and figures
+# are not promised.
+_PROMISED = ('*.parquet', 'part-*.json', 'metrics.json', 'intervals.json')
+
+
+@pytest.fixture(scope='module')
+def finished(tiny, launch, tmp_path_factory):
+  """A run of the pipeline that nobody disturbed, and how long it took."""
+  workdir = tmp_path_factory.mktemp('run') / 'undisturbed'
+  launch('pipeline', *tiny.flags(tmp_path_factory.mktemp('warm')))
+  begin = time.monotonic()
+  done = launch('pipeline', *tiny.flags(workdir))
+  assert done.returncode == 0, done.stderr
+  return workdir, time.monotonic() - begin, done
+
+
+def _promised(workdir: pathlib.Path) -> dict[str, str]:
+  files = [file for pattern in _PROMISED for file in workdir.rglob(pattern)]
+  return {
+    str(file.relative_to(workdir)): hashlib.sha256(
+      file.read_bytes()
+    ).hexdigest()
+    for file in files
+    if 'weights' not in file.parts
+  } | {
+    str(folder.relative_to(workdir)): checkpoint.content_digest(
+      checkpoint.load(folder)
+    )
+    for folder in (workdir / 'probes').rglob('weights')
+  }
+
+
+def test_a_run_leaves_everything_that_a_reader_needs(finished):
+  workdir, _, done = finished
+  names = set(_promised(workdir))
+  for expected in (
+    'responses/terse/part-00000-of-00003.parquet',
+    'rewards/judge/steps/part-00002-of-00003.parquet',
+    'embeddings/encoder/part-00000-of-00001.parquet',
+    'probes/verify/default/weights',
+    'routes/relevance/metrics.json',
+    'replay/paretobandit/metrics.json',
+    'metrics.json',
+  ):
+    assert expected in names
+  assert (workdir / 'report' / 'report.html').stat().st_size > 10_000
+  assert 'report.html' in done.stdout
+
+
+def test_stored_responses_are_complete(finished):
+  workdir, _, _ = finished
+  table = store.read_table(workdir / 'responses' / 'steps').to_pylist()
+  assert len(table) == 12 * 3
+  assert {row['arm'] for row in table} == {'steps'}
+  assert sorted({row['k'] for row in table}) == [0, 1, 2]
+  for row in table:
+    assert 1 <= row['num_tokens'] <= 12
+    if row['num_tokens'] < 12:
+      assert row['finish_reason'] == 'stop'
+  assert {row['finish_reason'] for row in table} == {'stop', 'length'}
+  systems = {
+    arm: store.read_table(workdir / 'responses' / arm)['prompt_tokens'][
+      0
+    ].as_py()
+    for arm in ('default', 'terse', 'steps')
+  }
+  assert systems['default'] < systems['terse'] < systems['steps']
+
+
+@pytest.mark.slow
+def test_stages_by_themselves_give_the_same_bytes(
+  finished, tiny, launch, tmp_path
+):
+  """Also by arm and by reward model, as separate jobs would."""
+  flags = tiny.flags(tmp_path)
+  for arm in ('steps', 'default', 'terse'):
+    assert launch('sample', *flags, f'--arms={arm}').returncode == 0
+  for reward in ('judge,verify', 'relevance'):
+    assert launch('score', *flags, f'--rewards={reward}').returncode == 0
+  for stage in ('embed', 'fit', 'route'):
+    done = launch(stage, *flags)
+    assert done.returncode == 0, done.stderr
+  shutil.copytree(finished[0] / 'replay', tmp_path / 'replay')
+  assert launch('report', *flags).returncode == 0
+  assert _promised(tmp_path) == _promised(finished[0])
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_the_same(
+  finished, tiny, start, launch, tmp_path
+):
+  """kill -9 at seeded moments over the whole run, then to its end."""
+  undisturbed, secs, _ = finished
+  rng = random.Random(0)
+  moments = sorted(rng.uniform(0.35, 1.0) for _ in range(6))
+  for moment in moments:
+    process = start('pipeline', *tiny.flags(tmp_path))
+    try:
+      process.wait(timeout=moment * secs)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
+  done = launch('pipeline', *tiny.flags(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert _promised(tmp_path) == _promised(undisturbed)
+  assert not list(tmp_path.rglob('.tmp-*'))
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(finished, tiny, launch, tmp_path):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(finished[0], workdir)
+  before = {f: f.stat().st_mtime_ns for f in workdir.rglob('*.parquet')}
+  assert launch('pipeline', *tiny.flags(workdir)).returncode == 0
+  assert before == {f: f.stat().st_mtime_ns for f in workdir.rglob('*.parquet')}
+
+
+@pytest.mark.slow
+def test_an_added_arm_leaves_the_others_alone(finished, tiny, launch, tmp_path):
+  """First without `terse`, then with it: only its own files are new."""
+  config = tmp_path / 'two_arms.py'
+  config.write_text(
+    'from configs import quickstart\n'
+    'def get_config(arg=""):\n'
+    '  config = quickstart.get_config()\n'
+    '  del config.arms["terse"]\n'
+    '  return config\n'
+  )
+  workdir = tmp_path / 'run'
+  flags = [f for f in tiny.flags(workdir) if 'terse' not in f]
+  flags[0] = f'--config={config}'
+  done = launch('pipeline', *flags)
+  assert done.returncode == 0, done.stderr
+  before = {
+    f: (f.stat().st_mtime_ns, f.read_bytes())
+    for part in ('responses', 'rewards', 'probes', 'embeddings')
+    for f in (workdir / part).rglob('*')
+    if f.is_file()
+  }
+  done = launch('pipeline', *tiny.flags(workdir))
+  assert done.returncode == 0, done.stderr
+  for file, (mtime, data) in before.items():
+    if file.name != '.lock':
+      assert (file.stat().st_mtime_ns, file.read_bytes()) == (mtime, data), file
+  assert _promised(workdir) == _promised(finished[0])
+
+
+@pytest.mark.slow
+def test_another_setting_is_refused_and_named(finished, tiny, launch, tmp_path):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(finished[0], workdir)
+  done = launch('sample', *tiny.flags(workdir), '--config.sample.seed=1')
+  assert done.returncode == 1
+  assert 'sample.seed = 0, now it is 1' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_corrupt_shard_is_named(finished, tiny, launch, tmp_path):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(finished[0], workdir)
+  shard = workdir / 'responses/default/part-00001-of-00003.parquet'
+  data = bytearray(shard.read_bytes())
+  data[50] ^= 1
+  shard.write_bytes(bytes(data))
+  shutil.rmtree(workdir / 'rewards/verify/default')
+  done = launch('score', *tiny.flags(workdir))
+  assert done.returncode == 1
+  last = done.stderr.splitlines()[-1]
+  assert shard.name in last and 'corrupt' in last
+  shard.unlink()
+  shard.with_suffix('.json').unlink()
+  assert launch('pipeline', *tiny.flags(workdir)).returncode == 0
+  assert _promised(workdir) == _promised(finished[0])
+
+
+def test_metrics_hold_no_nan_and_only_leaves(finished):
+  metrics = json.loads((finished[0] / 'metrics.json').read_text())
+  assert set(metrics['live']) == {'verify', 'relevance', 'judge'}
+
+  def walk(value):
+    if isinstance(value, list):
+      for item in value:
+        walk(item)
+    elif 'n_splits' in value:
+      assert value.keys() <= {'mean', 'sd', 'n_splits', 'feasible', 'reason'}
+      assert value['mean'] is None or np.isfinite(value['mean'])
+    else:
+      for item in value.values():
+        walk(item)
+
+  walk(metrics)
