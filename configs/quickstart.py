@@ -22,27 +22,26 @@ def get_config(arg=''):
   del arg
   return config.as_config_dict(
     pipeline_config.Pipeline(
-      prompts=prompts.PromptConfig(path='quickstart'),
+      prompts=prompts.PromptConfig(path='quickstart', limit_per_category=30),
       arms={
-        'default': arms.Arm(model=_SMOLLM2),
         'terse': arms.Arm(
           model=_SMOLLM2,
-          system_prompt='Answer with the shortest correct answer. No '
-          'explanation.',
+          system_prompt='Answer with the shortest correct answer.',
         ),
         'steps': arms.Arm(
           model=_SMOLLM2,
-          system_prompt='You are a careful teacher. Think step by step, follow '
-          'every instruction in the question exactly, and then give the '
-          'answer.',
+          system_prompt='Think step by step, follow every instruction exactly, '
+          'then give the answer.',
         ),
       },
       sample=sample.SampleConfig(
         k=4,
-        max_new_tokens=32,
+        max_new_tokens=24,
         dtype='float32',  # The fast one on CPU.
-        shard_prompts=80,
-        engine=engine.EngineConfig(slots=128, chunk_steps=4),
+        shard_prompts=120,
+        engine=engine.EngineConfig(
+          slots=128, chunk_steps=4, prompt_buckets=(48, 64, 96, 128, 256)
+        ),
       ),
       rewards={
         'verify': rewards.RewardConfig(kind='verify'),
@@ -53,6 +52,7 @@ def get_config(arg=''):
           kind='judge', model=_SMOLLM2, dtype='float32', max_responses=1
         ),
       },
+      headline='verify',
       route=route.RouteConfig(cost=costs.CostConfig(kind=costs.PARAMS_TOKENS)),
       replays={
         'paretobandit': pipeline_config.RecordedOutcomes(

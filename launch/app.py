@@ -31,9 +31,7 @@ _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
 def run(main: Callable, config_class: type) -> None:
   """Parses flags and runs `main(cfg, workdir)`; a UserError is one line.
 
-  Args:
-    config_class: the dataclass that the ConfigDict of --config becomes; it has
-      a field `runtime`.
+  `config_class` is what --config becomes: a dataclass with a field `runtime`.
   """
   flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -47,9 +45,8 @@ def run(main: Callable, config_class: type) -> None:
     except errors.UserError as e:
       _log.debug('Where it was raised:', exc_info=True)
       sys.exit(f'{sys.argv[0]}: error: {e}')
-    _log.info(
-      'compiled %d programs in %.1f s', compiles.programs, compiles.secs
-    )
+    n, secs = compiles.programs, compiles.secs
+    _log.info('compiled %d programs in %.1f s', n, secs)
 
   for flag in (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE):  # Shown by --help.
     flags.FLAGS.register_key_flag_for_module(
@@ -63,13 +60,11 @@ def run(main: Callable, config_class: type) -> None:
 
 
 def _workdir() -> workdir_lib.Workdir:
-  path = (
-    _WORKDIR.value
-    if '://' in _WORKDIR.value
-    else str(epath.Path(_WORKDIR.value).resolve())
-  )
+  path = epath.Path(_WORKDIR.value)
+  if '://' not in _WORKDIR.value:
+    path = path.resolve()
   return workdir_lib.Workdir(
-    epath.Path(path), runtime.provenance(), _ALLOW_VERSION_CHANGE.value
+    path, runtime.provenance(), _ALLOW_VERSION_CHANGE.value
   )
 
 

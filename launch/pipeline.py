@@ -43,7 +43,7 @@ def main(cfg, workdir):
 def _replay(cfg, workdir):
   for name, recorded in cfg.replays.items():
     replay.run(
-      pipeline_config.Replay(embed=cfg.embed, replay=cfg.replay),
+      *(cfg.replay, cfg.embed),
       dataclasses.replace(workdir, path=workdir.path / 'replay' / name),
       *(recorded.outcomes, recorded.models, recorded.costs),
       recorded.category_column,

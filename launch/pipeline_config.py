@@ -39,6 +39,7 @@ class Pipeline:
   embed: embedder.EmbedConfig = embedder.EmbedConfig()
   fit: fit_stage.FitConfig = fit_stage.FitConfig()
   route: route_stage.RouteConfig = route_stage.RouteConfig()
+  headline: str = ''  # The reward model that leads the report; '': the first.
   replays: dict[str, RecordedOutcomes] = dataclasses.field(default_factory=dict)
   replay: replay_lib.ReplayConfig = replay_lib.ReplayConfig()
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
@@ -49,15 +50,23 @@ class Pipeline:
         'config.arms and config.rewards must each name at least one: see '
         'configs/quickstart.py.'
       )
+    if self.headline and self.headline not in self.rewards:
+      raise errors.UserError(
+        f'config.headline is {self.headline!r}; allowed: '
+        f'{", ".join(self.rewards)}.'
+      )
     for kind in ('arms', 'rewards', 'replays'):
       for name in getattr(self, kind):
         workdir_lib.check_name(kind, name)
 
+  def rewards_by_rank(self) -> list[str]:
+    """Names of the reward models, the headline first."""
+    return sorted(self.rewards, key=lambda name: name != self.headline)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Replay:
-  """The config of one replay by itself."""
+class Replay(replay_lib.ReplayConfig):
+  """The config of one replay by itself: --config.splits and so on."""
 
   embed: embedder.EmbedConfig = embedder.EmbedConfig()
-  replay: replay_lib.ReplayConfig = replay_lib.ReplayConfig()
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()

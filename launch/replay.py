@@ -26,7 +26,9 @@ _CATEGORY = flags.DEFINE_string(
 _CATEGORIES = flags.DEFINE_list('categories', [], 'Keep only these.')
 
 
-def run(cfg, workdir, path, models, costs=(), column='category', keep=()):
+def run(
+  cfg, embed, workdir, path, models, costs=(), column='category', keep=()
+):
   """Embeds the table's prompts, then evaluates; see the module."""
   if path.startswith('package:'):
     folder = assets.fetch(path.removeprefix('package:'))
@@ -47,11 +49,11 @@ def run(cfg, workdir, path, models, costs=(), column='category', keep=()):
       table.prompt_ids, table.prompts, table.category_N.tolist(), strict=True
     )
   ]
-  embed_stage.run(workdir, asked, cfg.embed)
-  folder = workdir.path / embed_stage.folder(cfg.embed)
+  embed_stage.run(workdir, asked, embed)
+  folder = workdir.path / embed_stage.folder(embed)
   emb_NE = embeddings.read(folder, table.prompt_ids)
   digest = store.read_manifest(folder)['digest']
-  replay.run(workdir, table, source, emb_NE, digest, cfg.replay)
+  replay.run(workdir, table, source, emb_NE, digest, cfg)
 
 
 def main(cfg, workdir):
@@ -60,7 +62,7 @@ def main(cfg, workdir):
   except ValueError as e:
     raise errors.UserError(f'--costs must be numbers: {e}.') from e
   run(
-    *(cfg, workdir, _OUTCOMES.value, _MODELS.value, costs),
+    *(cfg, cfg.embed, workdir, _OUTCOMES.value, _MODELS.value, costs),
     *(_CATEGORY.value, _CATEGORIES.value),
   )
 

@@ -19,7 +19,8 @@ def main(cfg, workdir):
     for name, replay in cfg.replays.items()
   }
   loaded = prompts.load(cfg.prompts)
-  file = page.build(workdir.path, list(cfg.rewards), replays, loaded)
+  rewards = cfg.rewards_by_rank()
+  file = page.build(workdir.path, rewards, replays, loaded)
   read = lambda folder: json.loads((folder / 'metrics.json').read_text())
   store.write_json(
     workdir.path / 'metrics.json',
@@ -33,7 +34,9 @@ def main(cfg, workdir):
     },
   )
   out = console.Console()
-  out.print(terminal.terminal_table(workdir.path, list(cfg.rewards), replays))
+  out.print(
+    terminal.terminal_table(workdir.path, cfg.rewards_by_rank(), replays)
+  )
   out.print(f'report: {file}', soft_wrap=True, highlight=False)
 
 

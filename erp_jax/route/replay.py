@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import config, errors
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import outcomes, splits
 from erp_jax.probe import ridge as ridge_lib
@@ -45,7 +45,10 @@ def run(
   identity = {
     'stage': 'replay',
     'format_version': FORMAT_VERSION,
-    'replay': dataclasses.asdict(cfg),
+    'replay': {
+      field.name: config.as_plain(getattr(cfg, field.name))
+      for field in dataclasses.fields(ReplayConfig)
+    },
     'outcomes': source,
     'embeddings': embeddings_digest,
   }

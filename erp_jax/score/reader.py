@@ -17,8 +17,9 @@ from erp_jax.core import errors, shapes
 from erp_jax.models import checkpoint, decoder
 from erp_jax.models import tokenizer as tokenizer_lib
 
-_PREFIX_BUCKETS = (32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
-_SUFFIX_BUCKETS = (8, 32, 48, 64, 96, 128, 256, 512, 1024, 2048)
+_PREFIX_BUCKETS = (32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
+# One more than round: the first token is what is conditioned on.
+_SUFFIX_BUCKETS = (1, 9, 17, 25, 33, 49, 65, 97, 129, 257, 513, 1025, 2049)
 
 
 class Group(NamedTuple):
@@ -63,17 +64,18 @@ class Reader:
     self._check_lengths(groups)
     out: list[np.ndarray] = [np.empty(0)] * len(groups)
     width = max(len(g.suffixes) for g in groups)
-    longest = lambda n: max(len(x) for x in groups[n].suffixes)
-    order = sorted(range(len(groups)), key=lambda n: (longest(n), n))
-    while order:
-      # The longest of the batch decides its shape, so take from the long end.
-      size_T = shapes.bucket(longest(order[-1]), _SUFFIX_BUCKETS)
-      size_S = shapes.bucket(
-        max(len(g.prefix) for g in groups), _PREFIX_BUCKETS
-      )
-      rows = max(1, self.batch_tokens // (width * size_T + size_S))
+    size_S = lambda n: shapes.bucket(len(groups[n].prefix), _PREFIX_BUCKETS)
+    size_T = lambda n: shapes.bucket(
+      max(map(len, groups[n].suffixes)), _SUFFIX_BUCKETS
+    )
+    order = sorted(range(len(groups)), key=lambda n: (size_S(n), size_T(n), n))
+    widest = width * max(map(size_T, order)) + size_S(order[-1])
+    num_batches = -(-len(order) // max(1, self.batch_tokens // widest))
+    rows = -(-len(order) // num_batches)
+    while order:  # From the long end; all batches but the last are full.
       order, batch = order[:-rows], order[-rows:]
-      arrays = _pack([groups[n] for n in batch], rows, width, size_S, size_T)
+      shape = (rows, width, size_S(batch[-1]), max(map(size_T, batch)))
+      arrays = _pack([groups[n] for n in batch], *shape)
       value_RJ = jax.device_get(head(self.params, self.cfg, *arrays))
       for n, value_J in zip(batch, value_RJ, strict=False):
         out[n] = value_J[: len(groups[n].suffixes)]
@@ -138,7 +140,8 @@ def _mean_logprob(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
 
   def logprob(inputs):  # Of one position, so that no [R, J, T, V] is made.
     hidden_D, target = inputs
-    return jax.nn.log_softmax(decoder.logits(params, cfg, hidden_D))[target]
+    logits_V = decoder.logits(params, cfg, hidden_D)
+    return logits_V[target] - jax.nn.logsumexp(logits_V)
 
   next_RJT = jnp.roll(token_RJT, -1, axis=-1)
   hidden_BD = hidden_RJTD.reshape(-1, cfg.width)

@@ -31,7 +31,7 @@ class RewardConfig:
   max_responses: int = 0  # Scored per prompt and arm; 0 is all of them.
   neutral_prompt: str = 'Write something.'  # relevance is measured against it.
   question: str = (  # What the judge answers with Yes or No.
-    'Is the answer above correct, helpful and complete? Reply Yes or No.'
+    'Is the answer correct, helpful and complete? Reply Yes or No.'
   )
   batch_tokens: int = 4096  # Positions read at once.
   shard_prompts: int = 64  # Prompts per shard: what a kill can lose.

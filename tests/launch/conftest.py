@@ -37,6 +37,7 @@ class Tiny:
     """Flags that turn the quickstart's config into one of seconds."""
     settings = {
       'prompts.path': self.prompts,
+      'prompts.limit_per_category': 0,
       'sample.k': 3,
       'sample.max_new_tokens': 12,
       'sample.shard_prompts': 4,
@@ -50,7 +51,7 @@ class Tiny:
       'replays.paretobandit.outcomes': self.outcomes,
       'replays.paretobandit.models': "('small','large')",
     }
-    for arm in ('default', 'terse', 'steps'):
+    for arm in ('terse', 'steps'):
       settings[f'arms.{arm}.model'] = self.decoder
     for reward in ('relevance', 'judge'):
       settings[f'rewards.{reward}.model'] = self.decoder

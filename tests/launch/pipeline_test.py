@@ -13,6 +13,7 @@ import pytest
 
 from erp_jax.core import checkpoint, store
 
+_ARMS = ('terse', 'steps')
 # Identical after any interruption; manifests, orbax folders, pages and figures
 # are not promised.
 _PROMISED = ('*.parquet', 'part-*.json', 'metrics.json', 'intervals.json')
@@ -52,7 +53,7 @@ def test_a_run_leaves_everything_that_a_reader_needs(finished):
     'responses/terse/part-00000-of-00003.parquet',
     'rewards/judge/steps/part-00002-of-00003.parquet',
     'embeddings/encoder/part-00000-of-00001.parquet',
-    'probes/verify/default/weights',
+    'probes/verify/terse/weights',
     'routes/relevance/metrics.json',
     'replay/paretobandit/metrics.json',
     'metrics.json',
@@ -73,22 +74,16 @@ def test_stored_responses_are_complete(finished):
     if row['num_tokens'] < 12:
       assert row['finish_reason'] == 'stop'
   assert {row['finish_reason'] for row in table} == {'stop', 'length'}
-  systems = {
-    arm: store.read_table(workdir / 'responses' / arm)['prompt_tokens'][
-      0
-    ].as_py()
-    for arm in ('default', 'terse', 'steps')
-  }
-  assert systems['default'] < systems['terse'] < systems['steps']
+  read = lambda arm: store.read_table(workdir / 'responses' / arm)
+  terse, steps = (read(arm)['prompt_tokens'][0].as_py() for arm in _ARMS)
+  assert terse < steps  # Its system prompt is the longer one.
 
 
 @pytest.mark.slow
-def test_stages_by_themselves_give_the_same_bytes(
-  finished, tiny, launch, tmp_path
-):
+def test_stages_apart_give_the_same(finished, tiny, launch, tmp_path):
   """Also by arm and by reward model, as separate jobs would."""
   flags = tiny.flags(tmp_path)
-  for arm in ('steps', 'default', 'terse'):
+  for arm in reversed(_ARMS):
     assert launch('sample', *flags, f'--arms={arm}').returncode == 0
   for reward in ('judge,verify', 'relevance'):
     assert launch('score', *flags, f'--rewards={reward}').returncode == 0
@@ -101,9 +96,7 @@ def test_stages_by_themselves_give_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_the_same(
-  finished, tiny, start, launch, tmp_path
-):
+def test_kills_change_nothing(finished, tiny, start, launch, tmp_path):
   """kill -9 at seeded moments over the whole run, then to its end."""
   undisturbed, secs, _ = finished
   rng = random.Random(0)
@@ -132,8 +125,8 @@ def test_what_is_done_is_not_done_again(finished, tiny, launch, tmp_path):
 
 @pytest.mark.slow
 def test_an_added_arm_leaves_the_others_alone(finished, tiny, launch, tmp_path):
-  """First without `terse`, then with it: only its own files are new."""
-  config = tmp_path / 'two_arms.py'
+  """First `steps` alone, then `terse` too: only its own files are new."""
+  config = tmp_path / 'one_arm.py'
   config.write_text(
     'from configs import quickstart\n'
     'def get_config(arg=""):\n'
@@ -173,11 +166,11 @@ def test_another_setting_is_refused_and_named(finished, tiny, launch, tmp_path):
 def test_a_corrupt_shard_is_named(finished, tiny, launch, tmp_path):
   workdir = tmp_path / 'copy'
   shutil.copytree(finished[0], workdir)
-  shard = workdir / 'responses/default/part-00001-of-00003.parquet'
+  shard = workdir / 'responses/terse/part-00001-of-00003.parquet'
   data = bytearray(shard.read_bytes())
   data[50] ^= 1
   shard.write_bytes(bytes(data))
-  shutil.rmtree(workdir / 'rewards/verify/default')
+  shutil.rmtree(workdir / 'rewards/verify/terse')
   done = launch('score', *tiny.flags(workdir))
   assert done.returncode == 1
   last = done.stderr.splitlines()[-1]

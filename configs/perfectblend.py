@@ -1,0 +1,44 @@
+"""The paper: five arms, K = 32 at T = 1, gte-large, cost = parameters alone.
+
+python -m launch.sample --config=configs/perfectblend.py --workdir=DIR \
+  --config.prompts.path=perfectblend.parquet --arms=llama3.1-8b
+
+Prompts are 1000 per category of open-perfectblend (columns id, prompt,
+category). So far the Llama arms load; the Gemma arms, gte-large and the
+paper's three reward models end in a line that names what is not supported.
+Until those load, a Llama scores relevance and MiniLM embeds.
+"""
+
+from erp_jax.core import config
+from erp_jax.data import arms, prompts
+from erp_jax.sample import stage as sample
+from erp_jax.score import rewards
+from launch import pipeline_config
+
+_LLAMA_8B = 'meta-llama/Llama-3.1-8B-Instruct'
+
+
+def get_config(arg=''):
+  del arg
+  return config.as_config_dict(
+    pipeline_config.Pipeline(
+      prompts=prompts.PromptConfig(
+        path='perfectblend.parquet', limit_per_category=1000
+      ),
+      # Nominal billions, as in the names: exact counts make Gemma 1 "7B"
+      # dearer than Llama "8B".
+      arms={
+        'llama3.1-8b': arms.Arm(model=_LLAMA_8B, nominal_b=8.0),
+        'llama3.1-70b': arms.Arm(
+          model='meta-llama/Llama-3.1-70B-Instruct', nominal_b=70.0
+        ),
+        'gemma2-9b': arms.Arm(model='google/gemma-2-9b-it', nominal_b=9.0),
+        'gemma2-27b': arms.Arm(model='google/gemma-2-27b-it', nominal_b=27.0),
+        'gemma1-7b': arms.Arm(model='google/gemma-7b-it', nominal_b=7.0),
+      },
+      sample=sample.SampleConfig(k=32, temperature=1.0, max_new_tokens=1024),
+      rewards={
+        'relevance': rewards.RewardConfig(kind='relevance', model=_LLAMA_8B)
+      },
+    )
+  )
