@@ -45,8 +45,10 @@ def run(main: Callable, config_class: type) -> None:
     except errors.UserError as e:
       _log.debug('Where it was raised:', exc_info=True)
       sys.exit(f'{sys.argv[0]}: error: {e}')
-    n, secs = compiles.programs, compiles.secs
-    _log.info('compiled %d programs in %.1f s', n, secs)
+    _log.info(
+      '%d programs, %d of them from the cache, in %.1f s',
+      *(compiles.programs, compiles.cached, compiles.secs),
+    )
 
   for flag in (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE):  # Shown by --help.
     flags.FLAGS.register_key_flag_for_module(

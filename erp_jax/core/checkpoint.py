@@ -11,17 +11,30 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from erp_jax.core import errors
+from erp_jax.core import errors, store
 
 
 def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-  """Writes named arrays; the folder appears only when it is whole."""
-  ocp.save(epath.Path(path), dict(arrays), overwrite=True)
+  """Writes named arrays; the folder appears only when it is whole.
+
+  What a killed save left beside it is removed; the caller holds the lock.
+  """
+  path = epath.Path(path)
+  for stale in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
+    stale.rmtree()
+  size = sum(array.nbytes for array in arrays.values())
+  with store.writing(path, size):
+    ocp.save(path, dict(arrays), overwrite=True)
 
 
 def load(path: epath.PathLike) -> dict[str, np.ndarray]:
   """The arrays that `save` wrote, with their dtypes."""
   path = epath.Path(path)
+  if not path.exists():
+    raise errors.UserError(
+      f'{path} is missing: run the stage that writes it, with the same '
+      '--workdir.'
+    )
   abstract = ocp.metadata(path).metadata
   return {name: np.asarray(a) for name, a in ocp.load(path, abstract).items()}
 

@@ -17,8 +17,20 @@ from erp_jax.core import errors
 
 
 def as_config_dict(value: Any) -> ml_collections.ConfigDict:
-  """A ConfigDict with the fields and values of a (nested) dataclass."""
-  return ml_collections.ConfigDict(as_plain(value))
+  """A ConfigDict with the fields and values of a (nested) dataclass.
+
+  Fields and entries keep their order: arms and reward models have one.
+  """
+  return _ordered(as_plain(value))
+
+
+def _ordered(value: Any) -> Any:
+  if not isinstance(value, Mapping):
+    return value
+  config = ml_collections.ConfigDict(sort_keys=False, allow_dotted_keys=True)
+  for name, item in value.items():
+    config[name] = _ordered(item)
+  return config
 
 
 def as_plain(value: Any) -> Any:

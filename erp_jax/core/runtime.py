@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 
 import jax
@@ -20,20 +21,26 @@ class RuntimeConfig:
 
 
 class CompileCounter:
-  """Programs compiled since it was made, and the seconds they took.
+  """Programs since it was made: compiled, or found in the persistent cache.
 
-  A program that comes out of the persistent cache is not counted.
+  `secs` is the time for both.
   """
 
   def __init__(self):
     self.programs = 0
+    self.cached = 0
     self.secs = 0.0
-    jax.monitoring.register_event_duration_secs_listener(self._listen)
+    jax.monitoring.register_event_duration_secs_listener(self._add_program)
+    jax.monitoring.register_event_listener(self._add_hit)
 
-  def _listen(self, event: str, secs: float, **_) -> None:
+  def _add_program(self, event: str, secs: float, **_) -> None:
     if event == '/jax/core/compile/backend_compile_duration':
       self.programs += 1
       self.secs += secs
+
+  def _add_hit(self, event: str, **_) -> None:
+    if event == '/jax/compilation_cache/cache_hits':
+      self.cached += 1
 
 
 def cache_root() -> pathlib.Path:
@@ -73,10 +80,18 @@ def provenance() -> dict:
 def _code_revision() -> str:
   """The checkout's commit ('+' if changed), or the installed version."""
   root = pathlib.Path(__file__).parents[2]
-  if not (root / '.git').exists():
-    return importlib.metadata.version('erp_jax')
-  run = lambda *args: subprocess.run(
-    ('git', '-C', str(root), *args), capture_output=True, text=True
-  ).stdout.strip()
-  dirty = '+' if run('status', '--porcelain', '--untracked-files=no') else ''
-  return run('rev-parse', 'HEAD') + dirty
+  version = importlib.metadata.version('erp_jax')
+  if not (root / '.git').exists() or shutil.which('git') is None:
+    return version
+  head, changes = (
+    subprocess.run(
+      ('git', '-C', str(root), *args), capture_output=True, text=True
+    )
+    for args in (
+      ('rev-parse', 'HEAD'),
+      ('status', '--porcelain', '--untracked-files=no'),
+    )
+  )
+  if head.returncode or changes.returncode:
+    return version
+  return head.stdout.strip() + ('+' if changes.stdout else '')

@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from erp_jax.core import errors
+from erp_jax.core import compare, errors
 
 _IDENTITY = 'identity.json'
 _MANIFEST = 'manifest.json'
@@ -58,22 +57,32 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
   if '://' in os.fspath(path):
     path.write_bytes(data)
     return
-  tmp = path.parent / f'{_TMP}{path.name}-{uuid.uuid4().hex[:8]}'
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(tmp, 'wb') as f:
-      f.write(data)
-      f.flush()
-      os.fsync(f.fileno())
+  tmp = path.parent / f'{_TMP}{path.name}'
+  with writing(path, len(data)):
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with open(tmp, 'wb') as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    except OSError:
+      tmp.unlink(missing_ok=True)
+      raise
     os.replace(tmp, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
       os.fsync(folder)
     finally:
       os.close(folder)
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike, size: int) -> Iterator[None]:
+  """Turns a failed write of about `size` bytes into the UserError it means."""
+  try:
+    yield
   except OSError as e:
-    tmp.unlink(missing_ok=True)
-    raise write_error(path, len(data), e) from e
+    raise write_error(path, size, e) from e
 
 
 def write_error(path: epath.Path, size: int, e: OSError) -> Exception:
@@ -84,6 +93,8 @@ def write_error(path: epath.Path, size: int, e: OSError) -> Exception:
     errno.EFBIG: 'it is over the limit for one file (ulimit -f); raise it',
     errno.EACCES: 'the folder is not writable; change its permissions',
     errno.EROFS: 'the file system is read-only; choose another --workdir',
+    errno.EEXIST: 'a file is where a folder is needed; move it away',
+    errno.ENOTDIR: 'a file is where a folder is needed; move it away',
   }.get(e.errno)
   if reason is None:
     return e
@@ -167,7 +178,7 @@ class Artifact:
     found = read_json(file)['identity']
     ours = json.loads(_canonical(self.identity))
     if found != ours and not self.replaceable:
-      where, old, new = next(_differences(found, ours))
+      where, old, new = next(compare.differences(found, ours))
       raise errors.UserError(
         f'{self.path} was made with {where} = {old}, now it is {new}: use '
         'another --workdir, set it back, or delete that folder.'
@@ -187,12 +198,13 @@ class Artifact:
     Raises:
       UserError: another process is writing it, or it has another identity.
     """
-    self.path.mkdir(parents=True, exist_ok=True)
+    with writing(self.path, 0):
+      self.path.mkdir(parents=True, exist_ok=True)
     with _locked(self.path):
       begun = self.path / _IDENTITY
       changes: list[str] = []
       if self._is_ours():
-        changes = _major_changes(
+        changes = compare.major_changes(
           read_json(begun)['versions'], provenance['versions']
         )
         if changes and not allow_version_change:
@@ -203,6 +215,8 @@ class Artifact:
           )
       else:
         (self.path / _MANIFEST).unlink(missing_ok=True)
+        for foreign in self.path.glob('part-*'):
+          foreign.unlink()
         write_json(
           begun,
           {'identity': self.identity, 'versions': provenance['versions']},
@@ -253,7 +267,11 @@ class Writer:
   def write_file(self, name: str, data: bytes) -> None:
     """Writes a named file of the artefact; its checksum is in the manifest."""
     write_bytes(self._artifact.path / name, data)
-    self._files[name] = hashlib.sha256(data).hexdigest()
+    self.add_file(name, hashlib.sha256(data).hexdigest())
+
+  def add_file(self, name: str, checksum: str) -> None:
+    """Lists a file or folder that was written by other means."""
+    self._files[name] = checksum
 
   def shard_counts(self) -> dict[str, int]:
     """The counts of all finished shards, added up."""
@@ -292,7 +310,8 @@ class Writer:
     return self._path(index).with_suffix('.json')
 
   def _verify(self, index: int) -> bool:
-    _read_verified(self._path(index), read_json(self._record(index)))
+    checksum = read_json(self._record(index))['sha256']
+    _read_verified(self._path(index), checksum)
     return True
 
 
@@ -307,55 +326,58 @@ def read_manifest(path: epath.PathLike) -> dict[str, Any]:
   return read_json(file)
 
 
+def check_made_with(path: epath.PathLike, expected: Mapping[str, Any]) -> None:
+  """UserError naming the field in which an artefact's identity is another.
+
+  `expected` holds some of the identity's fields, nested as they are there.
+  """
+
+  def shared(found, wanted):
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+      return found
+    return {name: shared(found.get(name), wanted[name]) for name in wanted}
+
+  wanted = json.loads(_canonical(expected))
+  found = shared(read_manifest(path)['identity'], wanted)
+  for where, old, new in compare.differences(found, wanted):
+    raise errors.UserError(
+      f'{path} was made with {where} = {old}, but the config says {new}: set '
+      'it back, or use another --workdir and run the earlier stages there.'
+    )
+
+
+def read_file(path: epath.PathLike, name: str) -> bytes:
+  """A named file of a complete artefact, checked against its checksum."""
+  checksum = read_manifest(path)['files'][name]
+  return _read_verified(epath.Path(path) / name, checksum)
+
+
 def read_table(path: epath.PathLike) -> pa.Table:
   """All shards of a complete artefact, each checked against its checksum."""
   manifest = read_manifest(path)
   return pa.concat_tables(
-    pq.read_table(io.BytesIO(_read_verified(epath.Path(path) / name, record)))
+    pq.read_table(
+      io.BytesIO(_read_verified(epath.Path(path) / name, record['sha256']))
+    )
     for name, record in manifest['shards'].items()
   )
 
 
-def _read_verified(file: epath.Path, record: Mapping[str, Any]) -> bytes:
-  """A shard's bytes; UserError with its name if missing or altered."""
-  fix = f'delete {file} and {file.with_suffix(".json").name}, and run again'
+def _read_verified(file: epath.Path, checksum: str) -> bytes:
+  """A file's bytes; UserError with its name if missing or altered."""
+  beside = file.with_suffix('.json')
+  record = f' and {beside.name}' if file.suffix == '.parquet' else ''
+  fix = f'delete {file}{record if beside.exists() else ""}, and run again'
   if not file.exists():
-    raise errors.UserError(f'shard {file} is missing: {fix}.')
+    raise errors.UserError(f'{file} is missing: {fix}.')
   data = file.read_bytes()
   found = hashlib.sha256(data).hexdigest()
-  if found != record['sha256']:
+  if found != checksum:
     raise errors.UserError(
-      f'shard {file} is corrupt: sha256 {found[:16]}…, expected '
-      f'{record["sha256"][:16]}…: {fix}.'
+      f'{file} is corrupt: sha256 {found[:16]}…, expected {checksum[:16]}…: '
+      f'{fix}.'
     )
   return data
-
-
-def _differences(old: Any, new: Any, where: str = '') -> Iterator[tuple]:
-  """(field, old, new) for every leaf in which two JSON values differ."""
-  if isinstance(old, dict) and isinstance(new, dict):
-    for key in sorted(old.keys() | new.keys()):
-      inner = f'{where}.{key}' if where else key
-      yield from _differences(old.get(key), new.get(key), inner)
-  elif old != new:
-    yield where, json.dumps(old), json.dumps(new)
-
-
-def _major_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-  """'name old -> new' for each package whose major version differs.
-
-  Below 1.0 the minor version is the major one.
-  """
-
-  def major(version: str) -> list[str]:
-    parts = version.split('.')
-    return parts[:2] if parts[0] == '0' else parts[:1]
-
-  return [
-    f'{name} {old[name]} -> {new[name]}'
-    for name in sorted(old.keys() & new.keys())
-    if major(old[name]) != major(new[name])
-  ]
 
 
 @contextlib.contextmanager
@@ -364,9 +386,11 @@ def _locked(folder: epath.Path) -> Iterator[None]:
   if '://' in os.fspath(folder):
     yield
     return
-  with open(folder / _LOCK, 'w') as f:
+  with contextlib.ExitStack() as stack:
+    with writing(folder / _LOCK, 0):
+      lock = stack.enter_context(open(folder / _LOCK, 'w'))
     try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
       raise errors.UserError(
         f'{folder} is being written by another process: wait for it, or give '

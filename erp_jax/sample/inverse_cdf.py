@@ -2,13 +2,14 @@
 
 Two levels of inverse CDF: a block of the vocabulary by its mass, then an id
 inside the block. A draw costs two uniforms and one pass over the logits,
-where Gumbel-max costs V uniforms (3.8 against 98 ms a step on two CPU cores
-for 128 rows of 49152).
+where Gumbel-max costs V uniforms (12 against 185 ms a step on two slow CPU
+cores for 128 rows of 49152).
 
 Float32 cumulative sums resolve 2^-24 of their total, too coarse for a tail
-after a heavy id. So at both levels the heaviest entry is put last: the sums
-before it are as fine as the mass that is not on it, and the uniforms have 48
-bits, so that small ones are resolved too.
+that follows a heavy id. So at both levels the few hundred masses are summed
+from the lightest to the heaviest, each then against no more than its own
+size times their number, and the uniforms have 48 bits, so that small ones are
+resolved too.
 """
 
 import jax
@@ -58,13 +59,13 @@ def sample(logits_BV: jax.Array, u_BU: jax.Array) -> jax.Array:
 def _invert(mass_BI: jax.Array, u_B: jax.Array) -> jax.Array:
   """The index where the cumulative mass first reaches u × the total.
 
-  The heaviest index comes last in the cumulative order. An index without mass
-  is never returned: the sum does not rise at it, and u is above zero.
+  In order of mass, ties by index. What has no mass comes first, where the sum
+  is zero and u × the total is not: it is never returned.
   """
-  top_B = jnp.argmax(mass_BI, axis=-1)
-  is_top_BI = jnp.arange(mass_BI.shape[-1]) == top_B[:, None]
-  sum_BI = jnp.cumsum(jnp.where(is_top_BI, 0, mass_BI), axis=-1)
-  total_B = sum_BI[:, -1] + mass_BI.max(axis=-1)
-  target_B = u_B * total_B
-  index_B = (sum_BI < target_B[:, None]).sum(axis=-1)
-  return jnp.where(target_B > sum_BI[:, -1], top_B, index_B).astype(jnp.int32)
+  index_BI = jax.lax.broadcasted_iota(jnp.int32, mass_BI.shape, 1)
+  sorted_BI, order_BI = jax.lax.sort((mass_BI, index_BI), num_keys=1)
+  sum_BI = jnp.cumsum(sorted_BI, axis=-1)
+  target_B = u_B * sum_BI[:, -1]
+  at_B = (sum_BI < target_B[:, None]).sum(axis=-1)
+  at_B = jnp.minimum(at_B, mass_BI.shape[-1] - 1)
+  return jnp.take_along_axis(order_BI, at_B[:, None], axis=-1)[:, 0]

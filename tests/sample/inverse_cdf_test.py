@@ -104,6 +104,23 @@ def test_light_ids_beside_a_heavy_one_in_a_block():
   assert set(np.delete(counts_V, 100)) <= {14, 15, 16, 17}
 
 
+@pytest.mark.parametrize('level', ['block', 'id'])
+def test_a_tail_beside_two_heavy_entries(level):
+  """Ten entries of 1e-9 each beside two of one half: each has its share."""
+  step = 256 if level == 'block' else 1
+  logits_V = np.full(256 * 12, -np.inf, np.float32)
+  mass = np.array([0.5, *[1e-9] * 5, 0.5, *[1e-9] * 5])
+  logits_V[np.arange(12) * step] = np.log(mass)
+  fine_B = (np.arange(2000) + 1).astype(np.float32) * np.float32(1e-11)
+  half_B = np.full_like(fine_B, 0.5)
+  pair = (fine_B, half_B) if level == 'block' else (half_B, fine_B)
+  logits_BV = jnp.broadcast_to(logits_V, (2000, len(logits_V)))
+  ids_B = jax.device_get(_SAMPLE(logits_BV, np.stack(pair, 1)))
+  counts_J = np.bincount(ids_B // step, minlength=12)
+  light_J = counts_J[mass < 0.1]
+  assert (np.abs(light_J - 100) <= 1).all(), counts_J
+
+
 @pytest.mark.parametrize('u1', [2.0**-48, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0])
 @pytest.mark.parametrize('u2', [2.0**-48, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0])
 @pytest.mark.parametrize('vocab_size', [5, 256, 257, 1000])
@@ -129,16 +146,14 @@ def test_a_single_possible_id_is_always_drawn():
 
 
 def test_equals_the_float64_inverse_cdf():
-  """Given the block order and the top-last order, ids equal float64's."""
+  """Blocks and ids in order of mass: the ids equal those of float64."""
   logits_V = _real_shape_logits(2048, seed=3)
   p_V = special.softmax(logits_V.astype(np.float64))
   rng = np.random.default_rng(4)
   u_BU = (1 - rng.random((4000, 2))).astype(np.float32)
 
   def invert(mass_I, u):
-    order_I = np.r_[
-      np.delete(np.arange(len(mass_I)), mass_I.argmax()), mass_I.argmax()
-    ]
+    order_I = np.argsort(mass_I, kind='stable')
     sum_I = np.cumsum(mass_I[order_I])
     return order_I[np.searchsorted(sum_I, u * sum_I[-1])]
 
