@@ -5,6 +5,7 @@ The live part writes such a folder per reward model, a replay writes one.
 
 import dataclasses
 import io
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +14,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from etils import epath
 
-from erp_jax.core import errors, store
+from erp_jax.core import store
 
-BUDGETS = ('0.25', '0.5', '0.75', '1.0')
 ERP = 'erp'
 STATIC = 'static_mixture'
 RANDOM = 'random'
 PERMUTED = 'permuted'
 ORACLE = 'per_category'
 SAME = 'same:'
-FRONTIER_POINTS = 101
 _METRICS = 'metrics.json'
 _INTERVALS = 'intervals.json'
 _PREDICTIONS = 'predictions.parquet'
@@ -127,20 +126,14 @@ class Evaluation:
 
 
 def load(folder: epath.PathLike, name: str) -> Evaluation:
-  """Reads an evaluation folder; UserError names a file that is missing."""
-  folder = epath.Path(folder)
-  for file in (_METRICS, _INTERVALS, _PREDICTIONS, _ABOUT):
-    if not (folder / file).exists():
-      raise errors.UserError(
-        f'the report needs {folder / file}, which is not there: run the stage '
-        'that writes it first (launch.route, or launch.replay for a replay).'
-      )
-  about = store.read_json(folder / _ABOUT)
-  table = pq.read_table(io.BytesIO((folder / _PREDICTIONS).read_bytes()))
+  """Reads an evaluation folder; UserError unless it is complete, unaltered."""
+  read = lambda file: store.read_file(folder, file)
+  about = json.loads(read(_ABOUT))
+  table = pq.read_table(io.BytesIO(read(_PREDICTIONS)))
   return Evaluation(
     name=name,
-    metrics=store.read_json(folder / _METRICS),
-    intervals=store.read_json(folder / _INTERVALS),
+    metrics=json.loads(read(_METRICS)),
+    intervals=json.loads(read(_INTERVALS)),
     predictions={
       column: table[column].to_numpy(zero_copy_only=False)
       for column in table.column_names

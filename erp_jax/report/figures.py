@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 from matplotlib import figure as figure_lib
-from matplotlib import patheffects
 from matplotlib.backends import backend_agg
 
 from erp_jax.report import evaluation as evaluation_lib
-from erp_jax.report import words
+from erp_jax.report import labels, words
+from erp_jax.route import evaluate
 
 _BLACK, _ORANGE, _SKY, _GREEN = '#000000', '#E69F00', '#56B4E9', '#009E73'
 _YELLOW, _BLUE, _RED, _PURPLE = '#F0E442', '#0072B2', '#D55E00', '#CC79A7'
@@ -67,11 +67,16 @@ def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
     if policy in evaluation.policies
   }
   costs = evaluation.costs.values()
-  x = np.linspace(min(costs), max(costs), evaluation_lib.FRONTIER_POINTS)
+  x = np.linspace(min(costs), max(costs), evaluate.NUM_FRACTIONS)
   all_y = np.array(list(lines.values()))
   near_y = all_y[:, x >= x[0] + _NEAR_FRAC * np.ptp(x)]
   low, high = np.nanmin(near_y), np.nanmax(near_y)
   zoom = high - low < (np.nanmax(all_y) - np.nanmin(all_y)) / 3
+  arms = {
+    words.policy(policy, evaluation.names): evaluation.point(policy)
+    for policy in evaluation.policies
+    if policy.startswith(evaluation_lib.SAME)
+  }
   figure = _new(_WIDTH, 7.6 if zoom else 4.8)
   panels = figure.subplots(1 + zoom, 1, squeeze=False, sharex=True)[:, 0]
   for axes in panels:
@@ -86,7 +91,9 @@ def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
         label=words.policy(policy, evaluation.names),
         zorder=3 if policy == evaluation_lib.ERP else 2,
       )
-    _points(axes, evaluation, (x[0] + x[-1]) / 2)
+    _random(axes, evaluation)
+    for point in arms.values():
+      axes.plot(*point, 'o', color=_BLACK, markersize=6, zorder=4)
     _axes(axes, '', 'regret (reward units, lower is better)')
   panels[0].set_ylim(bottom=0)
   if zoom:
@@ -101,27 +108,12 @@ def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
     frameon=False,
     fontsize=9,
   )
+  labels.place(panels, arms)
   return figure
 
 
-def _points(axes, evaluation: evaluation_lib.Evaluation, middle: float) -> None:
-  """Policies of one cost: each single arm by name, and the random arm."""
-  outline = patheffects.withStroke(linewidth=3, foreground='white')
-  for policy in evaluation.policies:
-    if policy.startswith(evaluation_lib.SAME):
-      cost, regret = evaluation.point(policy)
-      axes.plot(cost, regret, 'o', color=_BLACK, markersize=6, zorder=4)
-      axes.annotate(
-        words.policy(policy, evaluation.names),
-        (cost, regret),
-        xytext=(7 if cost < middle else -7, 6),
-        textcoords='offset points',
-        ha='left' if cost < middle else 'right',
-        fontsize=9,
-        path_effects=[outline],
-        annotation_clip=True,
-        zorder=5,
-      )
+def _random(axes, evaluation: evaluation_lib.Evaluation) -> None:
+  """The point of the random arm, if that policy was evaluated."""
   if evaluation_lib.RANDOM in evaluation.policies:
     cost, regret = evaluation.point(evaluation_lib.RANDOM)
     axes.plot(
@@ -245,9 +237,7 @@ def wins(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
             ha='center',
             va='center',
             fontsize=8,
-            color='white'
-            if colour in (_BLUE, _RED, _BLACK, _GREEN)
-            else _BLACK,
+            color='white' if colour in _DARK else _BLACK,
           )
   ticks = [2.4 * row + d for row in range(len(categories)) for d in (0, 1)]
   axes.set_yticks(

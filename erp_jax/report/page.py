@@ -80,7 +80,8 @@ def build(
   Args:
     workdir: the run; `routes/{reward}`, `responses` and `rewards` are in it.
     rewards: reward models of the live part, the headline first.
-    replays: {title: evaluation folder}; the verdict rests on these.
+    replays: {title: evaluation folder}; the verdict rests on these. Titles are
+      unique: the caller checks that no two replays share one.
     prompts: their texts are shown with the sample responses.
   Raises:
     UserError: no reward model is named, or an input is missing or altered.

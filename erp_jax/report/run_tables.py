@@ -4,6 +4,8 @@ from erp_jax.report import evaluation as evaluation_lib
 from erp_jax.report import runs, tables, words
 
 Cell = tables.Cell
+# Counted where a reward may have nothing to say about a prompt.
+_NOT_CHECKED = 'not_checked'
 
 
 def build(
@@ -71,6 +73,7 @@ def _sampling(run: runs.Run) -> tables.Table:
 
 def _rewards(run: runs.Run) -> tables.Table:
   rows = []
+  unchecked = any(m['counts'].get(_NOT_CHECKED) for m in run.scored.values())
   for (reward, arm), manifest in run.scored.items():
     made = manifest['identity']['reward']
     rows.append(
@@ -82,11 +85,17 @@ def _rewards(run: runs.Run) -> tables.Table:
         Cell(words.count(run.rewards[reward, arm].num_rows)),
         Cell(words.count(manifest['counts']['positions'])),
         Cell(words.count(manifest['counts']['non_finite'])),
+        *(
+          [Cell(words.count(manifest['counts'].get(_NOT_CHECKED, 0)))]
+          if unchecked
+          else []
+        ),
       ]
     )
   return tables.Table(
     'rewards',
-    'Reward models. Rewards that are not finite leave the mean.',
+    'Reward models. Rewards that are not finite leave the mean'
+    f'{", and so do prompts without a check" if unchecked else ""}.',
     [
       'Reward model',
       'Kind',
@@ -95,6 +104,7 @@ def _rewards(run: runs.Run) -> tables.Table:
       'Responses',
       'Positions read',
       'Not finite',
+      *(['No check for this prompt'] if unchecked else []),
     ],
     rows,
     labels=4,

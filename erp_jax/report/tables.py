@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from erp_jax.report import evaluation as evaluation_lib
 from erp_jax.report import verdict, words
+from erp_jax.route import evaluate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +43,14 @@ def _over(evaluation: evaluation_lib.Evaluation) -> str:
 
 
 def budgets(evaluation: evaluation_lib.Evaluation) -> Table:
-  """Policy × budget: regret, its interval, and the realised cost."""
+  """Policy × budget: regret, its interval, and the realised cost.
+
+  The regret is the mean over splits, its interval that of the first split.
+  """
   regret = {
     (policy, b): evaluation.mean('regret_at_budget', policy, b)
     for policy in evaluation.policies
-    for b in evaluation_lib.BUDGETS
+    for b in evaluate.BUDGETS
   }
   best = {
     b: min(
@@ -57,18 +61,22 @@ def budgets(evaluation: evaluation_lib.Evaluation) -> Table:
       ),
       default=math.nan,
     )
-    for b in evaluation_lib.BUDGETS
+    for b in evaluate.BUDGETS
   }
+  which = 'split 1: ' if evaluation.num_splits > 1 else ''
   rows = []
   for policy in evaluation.policies:
     row = [Cell(words.policy(policy, evaluation.names))]
-    for b in evaluation_lib.BUDGETS:
+    for b in evaluate.BUDGETS:
       value = regret[policy, b]
       if math.isnan(value):
         row.append(Cell(words.DASH))
         continue
       cost = evaluation.mean('cost_at_budget', policy, b)
       note = f'cost {words.cost(cost)}'
+      _, lo, hi = evaluation.interval('regret_at_budget', policy, b)
+      if interval := words.interval(lo, hi):
+        note = f'{which}{interval}\n{note}'
       met = evaluation.splits_with('regret_at_budget', policy, b)
       if met < evaluation.num_splits:
         note += f'\nmet in {met} of {evaluation.num_splits} splits'
@@ -84,9 +92,10 @@ def budgets(evaluation: evaluation_lib.Evaluation) -> Table:
   return Table(
     'budgets',
     'Regret at a budget, in reward units, and the cost that was really paid '
-    f'({evaluation.cost_unit}); {_over(evaluation)}. Bold: the lowest of a '
+    f'({evaluation.cost_unit}); {_over(evaluation)}, and below it the 95 % '
+    f'interval{" of the first split" if which else ""}. Bold: the lowest of a '
     'budget without the oracle, which is no test.',
-    ['Policy', *(f'Budget {words.budget(b)}' for b in evaluation_lib.BUDGETS)],
+    ['Policy', *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS)],
     rows,
   )
 

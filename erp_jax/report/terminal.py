@@ -8,6 +8,7 @@ from rich import text as rich_text
 
 from erp_jax.report import evaluation as evaluation_lib
 from erp_jax.report import runs, tables, verdict, words
+from erp_jax.route import evaluate
 
 
 def terminal_table(
@@ -17,7 +18,7 @@ def terminal_table(
 ) -> rich_table.Table:
   """Replays: regret of each policy at each budget; live part: R² per arm.
 
-  Arguments and errors are those of `page.build`.
+  Arguments and errors are those of `page.build`; titles of replays are unique.
   """
   grid = rich_table.Table.grid(padding=(1, 0))
   for name, folder in replays.items():
@@ -41,7 +42,7 @@ def _budgets(replay: evaluation_lib.Evaluation) -> rich_table.Table:
     title_justify='left',
   )
   table.add_column('budget, of the best arm’s cost')
-  for budget in evaluation_lib.BUDGETS:
+  for budget in evaluate.BUDGETS:
     table.add_column(words.budget(budget), justify='right')
   for row in shown.rows:
     table.add_row(

@@ -5,6 +5,7 @@ import math
 
 from erp_jax.report import evaluation as evaluation_lib
 from erp_jax.report import words
+from erp_jax.route import evaluate
 
 PAYS = 'pays'
 LOSES = 'does not pay'
@@ -61,7 +62,7 @@ def at_budget(
 
 def budgets(evaluation: evaluation_lib.Evaluation) -> list[BudgetVerdict]:
   """The verdict at every budget."""
-  return [at_budget(evaluation, b) for b in evaluation_lib.BUDGETS]
+  return [at_budget(evaluation, b) for b in evaluate.BUDGETS]
 
 
 def routing(evaluation: evaluation_lib.Evaluation) -> str:

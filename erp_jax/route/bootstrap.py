@@ -15,26 +15,22 @@ from erp_jax.core import errors
 from erp_jax.route import baselines, evaluate, path
 from erp_jax.route import split as split_lib
 
+_LEVEL = 0.95
 _CHUNK = 100  # Draws counted at once: 8 MB for 10 000 prompts.
 PAIRED = (('erp', 'static_mixture'),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BootstrapConfig:
-  """Percentile intervals."""
+  """95 % percentile intervals."""
 
   num_draws: int = 2000
   seed: int = 0
-  level: float = 0.95
 
   def __post_init__(self):
     if self.num_draws < 100:
       raise errors.UserError(
         f'bootstrap.num_draws must be 100 or more, got {self.num_draws}.'
-      )
-    if not 0 < self.level < 1:
-      raise errors.UserError(
-        f'bootstrap.level must be between 0 and 1, got {self.level}.'
       )
 
 
@@ -70,23 +66,21 @@ def bootstrap_intervals(
 
   def regret(policy, budget):
     i = at.get((policy, budget))
-    return (
-      _none() if i is None else _interval(regret_S[i], regret_QS[:, i], cfg)
-    )
+    return _none() if i is None else _interval(regret_S[i], regret_QS[:, i])
 
   def difference(a, b, budget):
     i, j = at.get((a, budget)), at.get((b, budget))
     if i is None or j is None:
       return _none()
     return _interval(
-      regret_S[i] - regret_S[j], regret_QS[:, i] - regret_QS[:, j], cfg
+      regret_S[i] - regret_S[j], regret_QS[:, i] - regret_QS[:, j]
     )
 
   r2 = {
     name: {'aggregate': _none(), 'by_category': {}} for name in split.models
   }
   for i, (model, category) in enumerate(names):
-    interval = _interval(r2_S[i], r2_QS[:, i], cfg)
+    interval = _interval(r2_S[i], r2_QS[:, i])
     if category:
       r2[model]['by_category'][category] = interval
     else:
@@ -169,13 +163,11 @@ def _r2(sums_QS: np.ndarray) -> np.ndarray:
   return 1 - error / np.where(spread > 1e-12 * second, spread, np.nan)
 
 
-def _interval(
-  point: float, draws_Q: np.ndarray, cfg: BootstrapConfig
-) -> dict[str, float | None]:
+def _interval(point: float, draws_Q: np.ndarray) -> dict[str, float | None]:
   draws_Q = draws_Q[np.isfinite(draws_Q)]
   if not np.isfinite(point) or not len(draws_Q):
     return _none()
-  tail = (1 - cfg.level) / 2
+  tail = (1 - _LEVEL) / 2
   lo, hi = np.quantile(draws_Q, [tail, 1 - tail])
   return {'mean': float(point), 'lo': float(lo), 'hi': float(hi)}
 

@@ -4,8 +4,8 @@ import html.parser
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from etils import epath
 
 from erp_jax.core import store
 from erp_jax.core import workdir as workdir_lib
@@ -91,8 +91,16 @@ def _intervals(metrics):
     }
     for m, v in metrics['r2'].items()
   }
+  regret = {
+    policy: {b: _bounds(leaf['mean'] + 0.01) for b, leaf in budgets.items()}
+    for policy, budgets in metrics['regret_at_budget'].items()
+  }
   paired = {b: _bounds(0.0) for b in BUDGETS}
-  return {'r2': r2, 'paired': {'erp-static_mixture': paired}}
+  return {
+    'r2': r2,
+    'regret_at_budget': regret,
+    'paired': {'erp-static_mixture': paired},
+  }
 
 
 def _predictions(models, rng):
@@ -121,6 +129,7 @@ class Inputs:
     self.rewards = ('verify', 'judge')
     self.text = 'An answer.'
     self.seeds = [0, 1]
+    self.more_counts = {}
     self.self_scored = {'verify': False, 'judge': True}
     rng = np.random.default_rng(0)
     self.metrics = {
@@ -142,28 +151,28 @@ class Inputs:
     for what in ('regret_at_budget', 'cost_at_budget'):
       for policy in self.metrics[name][what].values():
         policy[budget] = _leaf(None)
-    self.intervals[name]['paired']['erp-static_mixture'][budget] = {
-      'mean': None,
-      'lo': None,
-      'hi': None,
-    }
+    unknown = {'mean': None, 'lo': None, 'hi': None}
+    for policy in self.intervals[name]['regret_at_budget'].values():
+      policy[budget] = unknown
+    self.intervals[name]['paired']['erp-static_mixture'][budget] = unknown
 
   def write(self):
     for name in self.metrics:
       folder = self.path / ('replay' if name == 'replay' else f'routes/{name}')
-      store.write_json(folder / 'metrics.json', self.metrics[name])
-      store.write_json(folder / 'intervals.json', self.intervals[name])
-      pq.write_table(self.predictions, folder / 'predictions.parquet')
-      store.write_json(
-        folder / 'about.json',
-        {
-          'models': list(self.models),
-          'costs': {m: float(3**i) for i, m in enumerate(self.models)},
-          'cost_unit': 'billions of parameters × tokens',
-          'seeds': self.seeds,
-          'counts': {'prompts': NUM_PROMPTS},
-        },
-      )
+      about = {
+        'models': list(self.models),
+        'costs': {m: float(3**i) for i, m in enumerate(self.models)},
+        'cost_unit': 'billions of parameters × tokens',
+        'seeds': self.seeds,
+        'counts': {'prompts': NUM_PROMPTS},
+      }
+      files = {
+        'metrics.json': store.json_bytes(self.metrics[name]),
+        'intervals.json': store.json_bytes(self.intervals[name]),
+        'predictions.parquet': store.parquet_bytes(self.predictions),
+        'about.json': store.json_bytes(about),
+      }
+      write_files(folder, files)
     for arm in self.models:
       self._write_arm(arm)
     return self.path
@@ -215,9 +224,25 @@ class Inputs:
         f'rewards/{reward}/{arm}',
         {'reward': {'kind': reward, 'model': ''}},
         pa.Table.from_pylist(rows),
-        {'positions': 1234, 'non_finite': NUM_PROMPTS},
+        {'positions': 1234, 'non_finite': NUM_PROMPTS}
+        | self.more_counts.get((reward, arm), {}),
         {'self_scored': self.self_scored[reward]},
       )
+
+
+def write_files(folder, files):
+  """An artefact of named files, as an evaluation is."""
+  artifact = store.Artifact(epath.Path(folder), {'format_version': 1})
+  with artifact.writer(PROVENANCE) as writer:
+    for name, data in files.items():
+      writer.write_file(name, data)
+    writer.finish()
+
+
+@pytest.fixture(scope='session')
+def write_evaluation():
+  """Writes files, {name: bytes}, as the artefact in a folder."""
+  return write_files
 
 
 def _write(workdir, name, identity, table, counts, info):

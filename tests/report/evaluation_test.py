@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from erp_jax.core import store
+from erp_jax.core import errors
 from erp_jax.data import outcomes
 from erp_jax.report import evaluation, figures, tables, verdict
 from erp_jax.route import bootstrap, results
@@ -41,11 +41,10 @@ def split(table):
 
 
 @pytest.fixture(scope='module')
-def found(table, split, tmp_path_factory):
+def found(table, split, tmp_path_factory, write_evaluation):
   folder = tmp_path_factory.mktemp('replay')
   cfg = bootstrap.BootstrapConfig(num_draws=100)
-  for name, data in results.files(table, 'coins', [split], cfg).items():
-    store.write_bytes(folder / name, data)
+  write_evaluation(folder, results.files(table, 'coins', [split], cfg))
   return evaluation.load(folder, 'Records')
 
 
@@ -102,3 +101,23 @@ def test_everything_can_be_shown(found):
   assert verdict.at_budget(found, '0.25').mean == pytest.approx(
     verdict.at_budget(found, '0.25').value, nan_ok=True
   )
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['metrics.json', 'intervals.json', 'predictions.parquet', 'about.json'],
+)
+def test_altered_results_are_not_shown(make_inputs, name):
+  folder = make_inputs().write() / 'replay'
+  data = bytearray((folder / name).read_bytes())
+  data[len(data) // 2] ^= 1
+  (folder / name).write_bytes(data)
+  with pytest.raises(errors.UserError, match=f'replay/{name}.* corrupt'):
+    evaluation.load(folder, 'Records')
+
+
+def test_unfinished_results_are_not_shown(make_inputs):
+  folder = make_inputs().write() / 'replay'
+  (folder / 'manifest.json').unlink()
+  with pytest.raises(errors.UserError, match='replay is not there or not comp'):
+    evaluation.load(folder, 'Records')

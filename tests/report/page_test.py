@@ -58,7 +58,9 @@ def test_budget_table_shows_the_metrics(inputs, shown):
         inputs.metrics['replay'][what][policy][budget]['mean']
         for what in ('regret_at_budget', 'cost_at_budget')
       )
-      assert cell.split()[0] == _text(regret)
+      bounds = inputs.intervals['replay']['regret_at_budget'][policy][budget]
+      lo, hi = (_text(bounds[key]) for key in ('lo', 'hi'))
+      assert cell.startswith(f'{_text(regret)} split 1: [{lo}, {hi}]')
       assert float(cell.split()[-1]) == pytest.approx(cost, abs=5e-3)
 
 
@@ -133,8 +135,7 @@ def test_self_scored_reward_is_marked_wherever_it_is_named(shown):
 def test_rewards_not_scored_or_not_finite_are_said(shown):
   for response in (
     f'1 · 10 tokens · cut at the length limit · verify 0.000 · {JUDGE} 0.000',
-    '2 · 11 tokens · stopped by itself · verify not finite · '
-    f'{JUDGE} not finite',
+    f'2 · 11 tokens · stopped by itself · verify no reward · {JUDGE} no reward',
     f'3 · 12 tokens · stopped by itself · verify 0.500 · {JUDGE} not scored',
   ):
     assert f'response {response}' in shown.text
@@ -199,6 +200,20 @@ def test_one_arm_is_said(make_inputs, read_page):
   assert shown.text.count('There is only one arm') == 4
   kinds = {kind for kind, _ in shown.tables}
   assert kinds == {'r2', 'arms', 'sampling', 'rewards', 'provenance'}
+
+
+def test_prompts_without_a_check_are_counted(make_inputs, read_page):
+  inputs = make_inputs()
+  inputs.more_counts = {
+    ('verify', 'plain'): {'not_checked': 7},
+    ('verify', 'terse'): {'not_checked': 0},
+  }
+  rows = read_page(_build(inputs, ())).tables
+  (rows,) = [rows for kind, rows in rows if kind == 'rewards']
+  assert rows[0][-2:] == ['Not finite', 'No check for this prompt']
+  assert [row[3] for row in rows[1:4]] == ['plain', 'terse', 'teacher']
+  # The last artefact was made before these were counted.
+  assert [row[-1] for row in rows[1:4]] == ['7', '0', '0']
 
 
 def test_samples_are_picked_without_looking():

@@ -33,6 +33,10 @@ def test_one_split_has_no_mean_of_splits(make_inputs):
   inputs.seeds = [3]
   found = _load(inputs)
   assert len(tables.paired(found).head) == 4
+  bounds = inputs.intervals['replay']['regret_at_budget']['erp']['0.75']
+  lo, hi = (f'{bounds[key]:.3f}' for key in ('lo', 'hi'))
+  note = tables.budgets(found).rows[0][3].note
+  assert note.splitlines()[0] == f'[{lo}, {hi}]'
   assert 'one random split' in tables.budgets(found).title
   assert tables.r2(found).rows[0][0].text == 'all prompts'
   for table in (tables.paired(found), tables.r2(found), tables.wins(found)):

@@ -1,6 +1,7 @@
 import pytest
 
 from erp_jax.report import evaluation, verdict
+from erp_jax.route import evaluate
 
 
 def _load(inputs, name='replay'):
@@ -58,7 +59,7 @@ def test_routing_names_each_outcome_with_its_budgets(make_inputs):
 )
 def test_routing_with_one_outcome(make_inputs, value, words):
   inputs = make_inputs()
-  for budget in evaluation.BUDGETS:
+  for budget in evaluate.BUDGETS:
     inputs.set_difference('replay', budget, value, 0.02, value)
   assert verdict.routing(_load(inputs)).startswith(words)
 

@@ -99,9 +99,9 @@ def test_a_seed_repeats_and_another_differs(make_split):
   assert _intervals(split) != _intervals(split, other)
 
 
-def test_nine_in_ten_intervals_cover_the_truth(make_split):
+def test_intervals_cover_the_truth(make_split):
   # Regret of the cheapest arm, against its value on very many prompts.
-  cfg = bootstrap.BootstrapConfig(num_draws=200, level=0.9)
+  cfg = bootstrap.BootstrapConfig(num_draws=200)
   many = make_split(seed=1000, num=40_000)
   truth = (many.reward_NM.max(axis=1) - many.reward_NM[:, 0]).mean()
   inside = 0
@@ -111,14 +111,10 @@ def test_nine_in_ten_intervals_cover_the_truth(make_split):
     result = bootstrap.bootstrap_intervals(split, curves, cfg)
     leaf = result['regret_at_budget']['same:w']['1.0']
     inside += leaf['lo'] <= truth <= leaf['hi']
-  # Binomial(150, .9) has a standard deviation of 3.7.
-  assert 120 <= inside <= 148
+  # Binomial(150, .95) has a standard deviation of 2.7.
+  assert 134 <= inside <= 149
 
 
-@pytest.mark.parametrize(
-  ('kwargs', 'message'),
-  [({'num_draws': 10}, 'num_draws must be'), ({'level': 1.0}, 'level must be')],
-)
-def test_config_errors_name_the_value(kwargs, message):
-  with pytest.raises(errors.UserError, match=message):
-    bootstrap.BootstrapConfig(**kwargs)
+def test_config_errors_name_the_value():
+  with pytest.raises(errors.UserError, match='bootstrap.num_draws must .* 10'):
+    bootstrap.BootstrapConfig(num_draws=10)
