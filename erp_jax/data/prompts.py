@@ -111,6 +111,11 @@ def digest(prompts: Iterable[Prompt]) -> str:
   )
 
 
+def text_digest(prompts: Iterable[Prompt]) -> str:
+  """Hex sha256 of ids and texts alone: what responses and embeddings are of."""
+  return store.digest(sorted([p.id, p.prompt] for p in prompts))
+
+
 def _limit(prompts: Iterable[Prompt], limit: int, seed: int) -> list[Prompt]:
   """Hash order, so that a prompt added to the file displaces at most one."""
   by_category = {}

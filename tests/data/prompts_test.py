@@ -174,6 +174,23 @@ def test_digest_sees_every_field_and_no_order():
   assert prompts.digest([base]) == expected
 
 
+def test_text_digest_sees_ids_and_texts_alone():
+  base = prompts.Prompt('a', 'b', 'c', {'kind': 'number', 'answer': '1'})
+  other = prompts.Prompt('z', 'b', 'c')
+  for same in (
+    prompts.Prompt('a', 'b', 'C', base.checks),
+    prompts.Prompt('a', 'b', 'c', {'kind': 'number', 'answer': '2'}),
+  ):
+    assert prompts.text_digest([other, same]) == (
+      prompts.text_digest([base, other])
+    )
+    assert prompts.digest([same, other]) != prompts.digest([base, other])
+  for changed in (prompts.Prompt('A', 'b', 'c'), prompts.Prompt('a', 'B', 'c')):
+    assert prompts.text_digest([changed]) != prompts.text_digest([base])
+  expected = hashlib.sha256(b'[["a","b"]]').hexdigest()
+  assert prompts.text_digest([base]) == expected
+
+
 @pytest.mark.parametrize(
   ('change', 'match'),
   [
