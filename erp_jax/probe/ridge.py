@@ -6,6 +6,7 @@ four digits at the smallest penalties, where 1 - leverage cancels.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,18 +34,18 @@ class RidgeConfig:
     ):
       if getattr(self, name) not in allowed:
         raise errors.UserError(
-          f'probe.{name} is {getattr(self, name)!r}; allowed: '
+          f'ridge.{name} is {getattr(self, name)!r}; allowed: '
           f'{", ".join(allowed)}.'
         )
     if not (np.isfinite(self.beta) and self.beta > 0):
-      raise errors.UserError(f'probe.beta must be > 0, got {self.beta}.')
+      raise errors.UserError(f'ridge.beta must be > 0, got {self.beta}.')
     betas = self.betas
     if not betas or not all(np.isfinite(b) and b > 0 for b in betas):
       raise errors.UserError(
-        f'probe.betas must be positive numbers, at least one, got {betas}.'
+        f'ridge.betas must be positive numbers, at least one, got {betas}.'
       )
     if any(a >= b for a, b in zip(betas, betas[1:], strict=False)):
-      raise errors.UserError(f'probe.betas must ascend, got {betas}.')
+      raise errors.UserError(f'ridge.betas must ascend, got {betas}.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,18 @@ class _Factor:
   basis: np.ndarray
 
 
-def fit(emb_NE: np.ndarray, reward_NM: np.ndarray, cfg: RidgeConfig) -> Probe:
+def fit(
+  emb_NE: np.ndarray,
+  reward_NM: np.ndarray,
+  cfg: RidgeConfig,
+  names: Sequence[str] = (),
+) -> Probe:
   """Probes of all columns of `reward_NM`: arms, of any number of reward models.
 
   Missing rewards are NaN: columns that miss the same prompts share one
   factorisation. A column's result does not depend, to the bit, on which other
   columns there are. Works for fewer prompts than features.
+  `names` are the columns', for messages; without, they are counted from 0.
   Raises UserError for embeddings that are not finite or, to be scaled to unit
   length, zero, and for a column with fewer than two rewards.
   """
@@ -109,9 +116,10 @@ def fit(emb_NE: np.ndarray, reward_NM: np.ndarray, cfg: RidgeConfig) -> Probe:
   num_prompts_M = present_NM.sum(axis=0)
   if (num_prompts_M < 2).any():
     m = int(np.argmax(num_prompts_M < 2))
+    who = f'arm {names[m]!r}' if names else f'column {m} of the rewards'
     raise errors.UserError(
-      f'column {m} of the rewards has {num_prompts_M[m]} training prompts with '
-      'a reward; a probe needs at least 2.'
+      f'{who} has {num_prompts_M[m]} training prompts with a reward, but a '
+      'probe needs at least 2: score more of its responses, or leave it out.'
     )
   theta_EM = np.empty((emb_NE.shape[1], reward_NM.shape[1]))
   bias_M = np.empty(reward_NM.shape[1])

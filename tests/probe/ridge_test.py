@@ -179,19 +179,23 @@ def test_an_arm_with_one_reward_is_named():
   reward_NM[1:, 2] = np.nan
   with pytest.raises(errors.UserError, match='column 2 .* has 1 training'):
     ridge.fit(emb_NE, reward_NM, ridge.RidgeConfig())
+  with pytest.raises(errors.UserError, match="^arm 'small' has 1 training"):
+    ridge.fit(
+      emb_NE, reward_NM, ridge.RidgeConfig(), ['big', 'middle', 'small']
+    )
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'beta': 0.0}, 'probe.beta must be > 0, got 0.0'),
-    ({'beta': float('inf')}, 'probe.beta'),
-    ({'betas': ()}, 'probe.betas'),
-    ({'betas': (1.0, -1.0)}, 'probe.betas'),
+    ({'beta': 0.0}, 'ridge.beta must be > 0, got 0.0'),
+    ({'beta': float('inf')}, 'ridge.beta'),
+    ({'betas': ()}, 'ridge.betas'),
+    ({'betas': (1.0, -1.0)}, 'ridge.betas'),
     ({'betas': (1.0, 0.5)}, 'must ascend'),
-    ({'selection': 'cv'}, "probe.selection is 'cv'; allowed: fixed, leave_one"),
-    ({'loss': 'max'}, 'allowed: sum, mean'),
-    ({'embedding': 'l2'}, 'allowed: unit, raw'),
+    ({'selection': 'cv'}, "ridge.selection is 'cv'; allowed: fixed, leave_one"),
+    ({'loss': 'max'}, "ridge.loss is 'max'; allowed: sum, mean"),
+    ({'embedding': 'l2'}, "ridge.embedding is 'l2'; allowed: unit, raw"),
   ],
 )
 def test_config_errors_name_the_value(changes, message):
