@@ -52,8 +52,7 @@ class Embedder:
 
   cfg: EmbedConfig
   model: encoder.EncoderConfig
-  pooling: pooling.PoolingConfig  # Of the checkpoint; cfg.normalize decides.
-  revision: str
+  pooling_mode: str  # 'mean' or 'cls', of the checkpoint.
   _params: Any
   _tokenizer: tokenizer.Tokenizer
 
@@ -85,7 +84,7 @@ class Embedder:
         [rows[i] for i in indices], num_rows, size
       )
       emb_BE = _forward(
-        self._params, self.model, self.pooling.mode, token_BT, valid_BT
+        self._params, self.model, self.pooling_mode, token_BT, valid_BT
       )
       emb_NE[indices] = jax.device_get(emb_BE)[: len(indices)]
       advance(len(indices))
@@ -120,8 +119,7 @@ def load(cfg: EmbedConfig) -> Embedder:
   return Embedder(
     cfg=cfg,
     model=model,
-    pooling=pooling.read(ckpt.path),
-    revision=ckpt.revision,
+    pooling_mode=pooling.read_mode(ckpt.path),
     _params=params_lib.load(
       encoder.weights(model), ckpt.tensors, jnp.float32, encoder.IGNORED
     ),

@@ -11,7 +11,7 @@ import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jinja2
 import jinja2.ext
@@ -56,7 +56,6 @@ class ChatTemplate:
 
   source: str  # Jinja.
   tokens: Mapping[str, str]  # bos_token, eos_token, ... as text.
-  options: Mapping[str, Any]  # Of this template, as enable_thinking.
 
   def __post_init__(self):
     try:
@@ -118,7 +117,6 @@ class ChatTemplate:
       'tools': None,
       'documents': None,
       **self.tokens,
-      **self.options,
     }
     return self._program.render(
       messages=messages, add_generation_prompt=generation_prompt, **names

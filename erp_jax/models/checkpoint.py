@@ -5,27 +5,32 @@ torch's layout, whatever file they come from.
 """
 
 import dataclasses
+import functools
 import hashlib
-import json
+import logging
 import pathlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import huggingface_hub
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
-from huggingface_hub import errors as hub_errors
 
 from erp_jax.core import errors
 from erp_jax.data import assets
-from erp_jax.models import decoder, decoder_config, gguf_file
+from erp_jax.models import decoder, decoder_config, gguf_file, hub, json_file
 from erp_jax.models import params as params_lib
 
 _PACKAGE = 'package:'
-_HUB_FILES = ('*.json', '*.safetensors', '*.txt', '*.model', '*.jinja')
+_SMALL_FILES = ('*.json', '*.txt', '*.model', '*.jinja')
 _INDEX = 'model.safetensors.index.json'
+# Of a packaged asset: the times at which its files were written.
+_STAMP = 'stamp.json'
+
+_log = logging.getLogger(__name__)
 
 # transformers before 4.32 saved this buffer; it follows from the config.
 _IGNORED = ('*.rotary_emb.inv_freq',)
@@ -53,9 +58,10 @@ class Checkpoint:
   """An opened checkpoint.
 
   `revision` is the hub commit, the sha256 of a GGUF file, or a hash of a
-  folder's config and of its safetensors' names, sizes and headers. `config` is
-  config.json, or the metadata of the GGUF file. `path` is the folder, or the
-  GGUF file; the tokenizer is read from there too.
+  folder's small files (configs, tokenizer, chat template, pooling) and of its
+  safetensors' names, sizes and headers. `config` is config.json, or the
+  metadata of the GGUF file. `path` is the folder, or the GGUF file; the
+  tokenizer is read from there too.
   """
 
   name: str
@@ -88,7 +94,7 @@ def open_checkpoint(name: str) -> Checkpoint:
       f'checkpoint {name!r} is no folder or file here and no hub id: give an '
       "existing path, 'org/name' or 'package:smollm2-135m-instruct'."
     )
-  path = _download(name)
+  path = hub.download(name, ('*.safetensors', *_SMALL_FILES))
   return _open(name, path, revision=path.name)
 
 
@@ -96,6 +102,7 @@ def load_decoder(
   name: str, dtype: jax.typing.DTypeLike
 ) -> tuple[decoder.DecoderConfig, Any, Checkpoint]:
   """The config, the weights in `dtype` and the checkpoint they came from."""
+  start = time.monotonic()
   checkpoint = open_checkpoint(name)
   if checkpoint.is_gguf:
     tied = 'output.weight' not in checkpoint.tensors
@@ -107,7 +114,15 @@ def load_decoder(
   # Some tied checkpoints hold the head all the same.
   ignored = (*_IGNORED, 'lm_head.weight') if cfg.tied else _IGNORED
   weights = decoder.weights(cfg)
-  return cfg, params_lib.load(weights, tensors, dtype, ignored), checkpoint
+  values = params_lib.load(weights, tensors, dtype, ignored)
+  _log.info(
+    'Loaded %s: %.1f M parameters in %s, %.1f s.',
+    name,
+    params_lib.count(weights) / 1e6,
+    jnp.dtype(dtype).name,
+    time.monotonic() - start,
+  )
+  return cfg, values, checkpoint
 
 
 class _Safetensors(Mapping[str, np.ndarray]):
@@ -173,7 +188,9 @@ def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
     path = _only_gguf(path)
   if path.suffix == '.gguf':
     file = gguf_file.GgufFile(path)
-    revision = revision or _file_hash(path)
+    if not revision:
+      stat = path.stat()
+      revision = _file_hash(path, stat.st_size, stat.st_mtime_ns)
     return Checkpoint(name, path, revision, file.metadata, file)
   if not (path / 'config.json').is_file():
     raise errors.UserError(
@@ -182,18 +199,9 @@ def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
     )
   files = _weight_files(path)
   tensors = _Safetensors(files)
-  config = _read_json(path / 'config.json')
+  config = json_file.read(path / 'config.json')
   revision = revision or _folder_hash(path, files)
   return Checkpoint(name, path, revision, config, tensors)
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise errors.UserError(
-      f'{path} is not valid JSON ({error}): fetch it again.'
-    ) from error
 
 
 def _only_gguf(folder: pathlib.Path) -> pathlib.Path:
@@ -217,7 +225,7 @@ def _only_gguf(folder: pathlib.Path) -> pathlib.Path:
 
 def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
   if (folder / _INDEX).is_file():
-    weight_map = _read_json(folder / _INDEX)['weight_map']
+    weight_map = json_file.read(folder / _INDEX)['weight_map']
     return [folder / name for name in sorted(set(weight_map.values()))]
   found = sorted(folder.glob('*.safetensors'))
   if folder / 'model.safetensors' in found:
@@ -231,37 +239,26 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
   return found
 
 
-def _download(name: str) -> pathlib.Path:
-  repo_id, _, revision = name.partition('@')
-  try:
-    folder = huggingface_hub.snapshot_download(
-      repo_id,
-      revision=revision or None,
-      allow_patterns=list(_HUB_FILES),
-      ignore_patterns=['original/*', 'onnx/*', 'openvino/*'],
-    )
-  except (
-    hub_errors.HfHubHTTPError,
-    hub_errors.LocalEntryNotFoundError,
-    hub_errors.OfflineModeIsEnabled,
-  ) as error:
-    reason = str(error).strip().splitlines()[0]
-    raise errors.UserError(
-      f'checkpoint {name!r} is not a folder here, not in the hub cache, and '
-      f'could not be downloaded from {huggingface_hub.constants.ENDPOINT} '
-      f'({reason}): check the name, network and access (HF_TOKEN), or give a '
-      "local folder or 'package:smollm2-135m-instruct'."
-    ) from error
-  return pathlib.Path(folder)
-
-
-def _file_hash(path: pathlib.Path) -> str:
+@functools.lru_cache
+def _file_hash(path: pathlib.Path, size: int, mtime_ns: int) -> str:
+  """sha256 of a file; it is read again when its size or time has changed."""
+  del size, mtime_ns  # They are there for the cache.
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _folder_hash(folder: pathlib.Path, files: list[pathlib.Path]) -> str:
-  digest = hashlib.sha256((folder / 'config.json').read_bytes())
+  digest = hashlib.sha256()
+  small = {
+    path.relative_to(folder).as_posix(): path
+    for pattern in _SMALL_FILES
+    for place in ('', '*/')
+    for path in folder.glob(place + pattern)
+    if path.name != _STAMP
+  }
+  for name, path in sorted(small.items()):
+    data = path.read_bytes()
+    digest.update(f'{name} {len(data)} '.encode() + data)
   for path in files:
     with path.open('rb') as file:
       header_size = file.read(8)

@@ -19,6 +19,7 @@ from erp_jax.core import errors
 
 _VERSIONS = (2, 3)
 _STRING, _ARRAY, _BOOL = 8, 9, 7
+_USE_OTHER = 'use a file of another type, as Q8_0 or F16, or a newer gguf.'
 _SCALARS = {
   0: '<B',
   1: '<b',
@@ -46,11 +47,13 @@ class GgufFile(Mapping[str, np.ndarray]):
   """A GGUF file as a mapping of tensor names to float32 arrays.
 
   `metadata` holds its key-value pairs. Raises UserError for a file that is
-  not GGUF, of another version, or cut short.
+  not GGUF, of another version, cut short, or has a tensor of an unknown type.
   """
 
   def __init__(self, path: pathlib.Path):
     self._path = path
+    if not path.stat().st_size:
+      raise errors.UserError(f'{path} is empty: fetch it again.')
     self._bytes = np.memmap(path, np.uint8, 'r')
     cursor = _Cursor(memoryview(self._bytes), path)
     magic, version = cursor.take(4), cursor.scalar('<I')
@@ -64,7 +67,7 @@ class GgufFile(Mapping[str, np.ndarray]):
     for _ in range(num_pairs):
       name = cursor.string()
       self.metadata[name] = cursor.value(cursor.scalar('<I'))
-    entries = [_entry(cursor) for _ in range(num_tensors)]
+    entries = [_entry(cursor, path) for _ in range(num_tensors)]
     align = self.metadata.get('general.alignment', 32)
     data = -(-cursor.at // align) * align
     self._entries = {
@@ -83,7 +86,13 @@ class GgufFile(Mapping[str, np.ndarray]):
     entry = self._entries[name]
     raw = self._bytes[entry.start : entry.start + entry.num_bytes]
     rows = np.asarray(raw).reshape(*entry.shape[:-1], -1)
-    values = gguf.dequantize(rows, entry.kind)
+    try:
+      values = gguf.dequantize(rows, entry.kind)
+    except NotImplementedError as error:
+      raise errors.UserError(
+        f'{self._path} has tensor {name} of type {entry.kind.name}, which '
+        f'cannot be dequantised: {_USE_OTHER}'
+      ) from error
     return values.astype(np.float32, copy=False).reshape(entry.shape)
 
   def __iter__(self) -> Iterator[str]:
@@ -131,10 +140,16 @@ class _Cursor:
     return self.scalar(_SCALARS[kind])
 
 
-def _entry(cursor: _Cursor) -> tuple[str, _Entry]:
+def _entry(cursor: _Cursor, path: pathlib.Path) -> tuple[str, _Entry]:
   name = cursor.string()
   dims = [cursor.scalar('<Q') for _ in range(cursor.scalar('<I'))]
-  kind = gguf.GGMLQuantizationType(cursor.scalar('<I'))
+  number = cursor.scalar('<I')
+  try:
+    kind = gguf.GGMLQuantizationType(number)
+  except ValueError as error:
+    raise errors.UserError(
+      f'{path} has tensor {name} of unknown type {number}: {_USE_OTHER}'
+    ) from error
   start = cursor.scalar('<Q')
   block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
   num_bytes = math.prod(dims) // block * block_bytes

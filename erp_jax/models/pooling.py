@@ -1,32 +1,23 @@
 """From hidden states to one vector, as a sentence-transformers folder says."""
 
-import dataclasses
-import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
 
 from erp_jax.core import errors
+from erp_jax.models import json_file
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PoolingConfig:
-  """What follows the encoder in the checkpoint's own pipeline."""
-
-  mode: str = 'mean'  # Or 'cls'.
-  normalize: bool = False  # To unit length.
-
-
-def read(folder: pathlib.Path) -> PoolingConfig:
-  """PoolingConfig of modules.json; the mean where there is no such file.
+def read_mode(folder: pathlib.Path) -> str:
+  """'mean' or 'cls', as modules.json says; the mean where there is none.
 
   Raises UserError for a module or pooling mode that is not supported.
   """
   path = folder / 'modules.json'
   if not path.exists():
-    return PoolingConfig()
-  modules = json.loads(path.read_text())
+    return 'mean'
+  modules = json_file.read(path, list)
   folders = {m['type'].split('.')[-1]: m['path'] for m in modules}
   unknown = set(folders) - {'Transformer', 'Pooling', 'Normalize'}
   if unknown or 'Pooling' not in folders:
@@ -35,13 +26,13 @@ def read(folder: pathlib.Path) -> PoolingConfig:
       'Transformer, Pooling and Normalize: choose another encoder.'
     )
   path = folder / folders['Pooling'] / 'config.json'
-  modes = _modes(json.loads(path.read_text()))
+  modes = _modes(json_file.read(path))
   if modes not in (['mean'], ['cls']):
     raise errors.UserError(
       f'{path} has pooling {" + ".join(modes)}; supported are mean or cls: '
       'choose another encoder.'
     )
-  return PoolingConfig(mode=modes[0], normalize='Normalize' in folders)
+  return modes[0]
 
 
 def pool(x_BTD: jax.Array, valid_BT: jax.Array, mode: str) -> jax.Array:

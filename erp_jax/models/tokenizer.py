@@ -5,11 +5,9 @@ file. What a user writes is always text: only a chat template (and `special`)
 yields control tokens, see `Tokenizer.render_ids`.
 """
 
-import json
 import pathlib
 import re
 import secrets
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from erp_jax.core import errors
-from erp_jax.models import chat_template, gguf_file
+from erp_jax.models import chat_template, gguf_file, json_file
 
 # Tokens that end a turn or a text. Configs often list only one of them:
 # gemma-7b-it lacks <end_of_turn>, Qwen2.5's tokenizer lacks <|endoftext|>.
@@ -33,7 +31,6 @@ _GGUF_TOKENS = {
   'unk_token': 'tokenizer.ggml.unknown_token_id',
   'pad_token': 'tokenizer.ggml.padding_token_id',
 }
-_NO_OPTIONS = types.MappingProxyType({})
 
 # GGUF tokenizer.ggml.token_type.
 _CONTROL, _USER_DEFINED = 3, 4
@@ -161,34 +158,33 @@ class Tokenizer:
     return [self._aliased.get(i, i) for i in self.encode(text)]
 
 
-def load_tokenizer(
-  path: pathlib.Path | str, template_options: Mapping[str, Any] = _NO_OPTIONS
-) -> Tokenizer:
+def load_tokenizer(path: pathlib.Path | str) -> Tokenizer:
   """Tokenizer of a checkpoint: a folder with tokenizer.json, or a GGUF file.
 
   Args:
     path: local; a folder may also hold one GGUF file and no tokenizer.json.
-    template_options: variables of the chat template, as enable_thinking=False
-      for Qwen3.
 
-  Raises UserError if there is neither.
+  Raises UserError if there is neither, or if one of its files is damaged.
   """
   path = pathlib.Path(path)
   if path.suffix == '.gguf':
-    return _load_gguf(path, template_options)
+    return _load_gguf(path)
   if (path / 'tokenizer.json').exists():
-    return _load_json(path, template_options)
+    return _load_json(path)
   files = sorted(path.glob('*.gguf'))
   if len(files) == 1:
-    return _load_gguf(files[0], template_options)
+    return _load_gguf(files[0])
   raise errors.UserError(
     f'{path} holds no tokenizer: tokenizer.json or one .gguf file is needed, '
     f'it has {len(files)} .gguf files.'
   )
 
 
-def _load_json(folder: pathlib.Path, options: Mapping[str, Any]) -> Tokenizer:
-  core = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
+def _load_json(folder: pathlib.Path) -> Tokenizer:
+  path = folder / 'tokenizer.json'
+  # Read here first: `tokenizers` raises a bare Exception for what is not JSON.
+  json_file.read(path)
+  core = tokenizers.Tokenizer.from_file(str(path))
   config = _read_json(folder / 'tokenizer_config.json')
   tokens = {
     name: token if isinstance(token, str) else token['content']
@@ -203,11 +199,11 @@ def _load_json(folder: pathlib.Path, options: Mapping[str, Any]) -> Tokenizer:
     end_ids.add(core.token_to_id(tokens['eos_token']))
   path = folder / 'chat_template.jinja'
   source = path.read_text() if path.exists() else config.get('chat_template')
-  template = _template(source, tokens, options)
+  template = _template(source, tokens)
   return Tokenizer(core, template, sorted(end_ids))
 
 
-def _load_gguf(path: pathlib.Path, options: Mapping[str, Any]) -> Tokenizer:
+def _load_gguf(path: pathlib.Path) -> Tokenizer:
   fields = gguf_file.GgufFile(path).metadata
   model = fields.get('tokenizer.ggml.model')
   pre = fields.get('tokenizer.ggml.pre')
@@ -236,24 +232,24 @@ def _load_gguf(path: pathlib.Path, options: Mapping[str, Any]) -> Tokenizer:
     if key in fields
   }
   source = fields.get('tokenizer.chat_template')
-  template = _template(source, tokens, options)
+  template = _template(source, tokens)
   eos_key = _GGUF_TOKENS['eos_token']
   end_ids = [fields[eos_key]] if eos_key in fields else []
   return Tokenizer(core, template, end_ids)
 
 
 def _template(
-  source: Any, tokens: Mapping[str, str], options: Mapping[str, Any]
+  source: Any, tokens: Mapping[str, str]
 ) -> chat_template.ChatTemplate:
   if isinstance(source, list):  # Several, by name.
     source = {item['name']: item['template'] for item in source}['default']
   return chat_template.ChatTemplate(
-    source=source or chat_template.NONE, tokens=tokens, options=options
+    source=source or chat_template.NONE, tokens=tokens
   )
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  return json.loads(path.read_text()) if path.exists() else {}
+  return json_file.read(path) if path.exists() else {}
 
 
 def _replace(

@@ -7,7 +7,6 @@ import pytest
 from erp_jax import data
 from erp_jax.core import errors
 from erp_jax.embed import embedder
-from erp_jax.models import pooling
 
 
 @pytest.fixture(scope='module')
@@ -90,7 +89,7 @@ def test_without_normalisation_the_direction_is_the_same(minilm, texts):
   np.testing.assert_allclose(
     result.emb_NE / norm_N[:, None], unit.emb_NE, atol=1e-6
   )
-  assert minilm.pooling == pooling.PoolingConfig(normalize=True)
+  assert minilm.pooling_mode == 'mean'
 
 
 def test_progress_counts_every_text(minilm, texts):

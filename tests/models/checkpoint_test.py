@@ -1,6 +1,9 @@
 """Checkpoints on disk against transformers, and real SmolLM2 weights."""
 
+import hashlib
 import json
+import logging
+import os
 import shutil
 
 import gguf
@@ -55,8 +58,12 @@ def _check_logits(model, cfg, weights):
   np.testing.assert_allclose(got_PTV, want_PTV, rtol=0, atol=2e-5)
 
 
-def test_saved_folder_loads_unchanged(model, folder):
-  cfg, weights, opened = checkpoint.load_decoder(str(folder), jnp.float32)
+def test_saved_folder_loads_unchanged(model, folder, caplog):
+  with caplog.at_level(logging.INFO, 'erp_jax'):
+    cfg, weights, opened = checkpoint.load_decoder(str(folder), jnp.float32)
+  num = model.num_parameters() / 1e6
+  (line,) = caplog.messages
+  assert line.startswith(f'Loaded {folder}: {num:.1f} M parameters in float32')
   assert cfg.tied == model.config.tie_word_embeddings
   assert opened.path == folder
   _check_logits(model, cfg, weights)
@@ -120,6 +127,47 @@ def test_gguf_loads_the_weights_it_was_written_from(model, folder, tmp_path):
   path.write_bytes(b'GGML' + data[4:])
   with pytest.raises(errors.UserError, match="starts with b'GGML'"):
     checkpoint.open_checkpoint(str(path))
+  path.write_bytes(b'')
+  with pytest.raises(errors.UserError, match='model.gguf is empty: fetch'):
+    checkpoint.open_checkpoint(str(path))
+
+
+def test_gguf_tensors_of_other_types_are_named(tmp_path):
+  path = tmp_path / 'model.gguf'
+  writer = gguf.GGUFWriter(path, 'llama')
+  writer.add_tensor('odd', np.zeros(32, np.int32))
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  opened = checkpoint.open_checkpoint(str(path))
+  with pytest.raises(
+    errors.UserError, match='model.gguf has tensor odd of .*I32'
+  ):
+    opened.tensors['odd']
+  data = path.read_bytes()
+  at = data.index(b'odd') + 3 + 4 + 8  # After the name, its rank and its size.
+  path.write_bytes(data[:at] + (999).to_bytes(4, 'little') + data[at + 4 :])
+  with pytest.raises(errors.UserError, match='tensor odd of unknown type 999'):
+    checkpoint.open_checkpoint(str(path))
+
+
+def test_a_gguf_file_is_hashed_again_only_when_it_changed(tmp_path):
+  path = tmp_path / 'model.gguf'
+  writer = gguf.GGUFWriter(path, 'llama')
+  writer.add_name('a')
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.close()
+  first = checkpoint.open_checkpoint(str(path)).revision
+  data, stat = path.read_bytes(), path.stat()
+  assert first == hashlib.sha256(data).hexdigest()
+  # The change that cannot be seen shows that the bytes are not read again.
+  path.write_bytes(data[:-1] + b'b')
+  os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+  assert checkpoint.open_checkpoint(str(path)).revision == first
+  os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+  assert checkpoint.open_checkpoint(str(path)).revision != first
 
 
 def test_revision_is_of_the_content_not_of_the_place(folder, tmp_path):
@@ -133,6 +181,35 @@ def test_revision_is_of_the_content_not_of_the_place(folder, tmp_path):
   (copy / 'model.safetensors').rename(copy / 'other.safetensors')
   third = checkpoint.open_checkpoint(str(copy)).revision
   assert len({first, second, third}) == 3
+
+
+def test_revision_is_of_every_small_file(folder, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(folder, copy)
+
+  def revision():
+    return checkpoint.open_checkpoint(str(copy)).revision
+
+  config = copy / 'generation_config.json'
+  config.write_text('{"eos_token_id": 2}')
+  seen = [revision()]
+  config.write_text('{"eos_token_id": 3}')
+  seen.append(revision())
+  for name in (
+    *('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'),
+    *('modules.json', '1_Pooling/config.json', 'sentence_bert_config.json'),
+    *('vocab.txt', 'tokenizer.model'),
+  ):
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text('1')
+    seen.append(revision())
+  (copy / 'vocab.txt').rename(copy / 'merges.txt')
+  seen.append(revision())
+  assert len(set(seen)) == len(seen)
+  # When and by whom it was unpacked, and what nothing reads.
+  for name in ('stamp.json', 'README.md'):
+    (copy / name).write_text('1')
+    assert revision() == seen[-1]
 
 
 @pytest.mark.parametrize(

@@ -107,18 +107,25 @@ def test_pooling_is_read_from_the_checkpoint(tmp_path, config, mode):
   (tmp_path / '1_Pooling').mkdir()
   path = tmp_path / '1_Pooling/config.json'
   path.write_text(json.dumps(config))
-  assert pooling.read(tmp_path) == pooling.PoolingConfig(mode=mode)
+  assert pooling.read_mode(tmp_path) == mode
   path.write_text(json.dumps({'pooling_mode': 'max'}))
   with pytest.raises(errors.UserError, match='pooling max; supported are mean'):
-    pooling.read(tmp_path)
+    pooling.read_mode(tmp_path)
   modules.append({'type': 'models.Dense', 'path': '2_Dense'})
   (tmp_path / 'modules.json').write_text(json.dumps(modules))
   with pytest.raises(errors.UserError, match='Dense; supported are Transf'):
-    pooling.read(tmp_path)
+    pooling.read_mode(tmp_path)
+  (tmp_path / 'modules.json').write_text('{}')
+  with pytest.raises(errors.UserError, match='json .* must hold a list'):
+    pooling.read_mode(tmp_path)
+  (tmp_path / 'modules.json').write_text(json.dumps(modules[:2]))
+  path.unlink()
+  with pytest.raises(errors.UserError, match='1_Pooling/config.json cannot be'):
+    pooling.read_mode(tmp_path)
 
 
 def test_pooling_without_a_pipeline_is_the_mean(tmp_path):
-  assert pooling.read(tmp_path) == pooling.PoolingConfig()
+  assert pooling.read_mode(tmp_path) == 'mean'
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,6 @@ DATED = (
   '{%- if not date_string is defined -%}{%- set date_string = "none" -%}'
   '{%- endif -%}{{ date_string }}|{{ strftime_now("%Y-%m-%d") }}|'
   '{{ messages[0].content | tojson }}|{{ tools is none }}'
-  '{%- if style is defined and style == "loud" %}!{% endif -%}'
 )
 
 
@@ -242,12 +241,10 @@ def test_two_system_prompts_are_refused(smollm2):
 @pytest.mark.parametrize(
   'name', ['tokenizer_config.json', 'chat_template.jinja']
 )
-def test_dates_are_pinned_and_options_reach_the_template(tmp_path, name):
+def test_dates_are_pinned(tmp_path, name):
   folder = _folder(tmp_path, DATED, name)
   want = '26 Jul 2024|2024-07-26|"né<"|True'
   assert tokenizer.load_tokenizer(folder).chat('né<') == want
-  loud = tokenizer.load_tokenizer(folder, {'style': 'loud'})
-  assert loud.chat('né<') == want + '!'
 
 
 def test_renders_as_transformers_does(tmp_path):
@@ -264,7 +261,7 @@ def test_renders_as_transformers_does(tmp_path):
     folder
   ).apply_chat_template(messages, tokenize=False)
   ours = chat_template.ChatTemplate(
-    source=template, tokens={'bos_token': '<bos>'}, options={}
+    source=template, tokens={'bos_token': '<bos>'}
   )
   assert ours._run(messages, generation_prompt=False) == want
 
@@ -284,6 +281,21 @@ def test_a_broken_template_is_named(tmp_path):
   with pytest.raises(
     errors.UserError, match='chat template cannot be compiled'
   ):
+    tokenizer.load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('tokenizer.json', 'tokenizer_config.json'),
+    *('generation_config.json', 'config.json'),
+  ],
+)
+@pytest.mark.parametrize('content', [b'{"eos_token_id":', b'\xff\xfe{', b'[]'])
+def test_a_damaged_file_is_named(tmp_path, name, content):
+  folder = _folder(tmp_path, GEMMA)
+  (folder / name).write_bytes(content)
+  with pytest.raises(errors.UserError, match=f'/{name} is not valid.*again'):
     tokenizer.load_tokenizer(folder)
 
 
