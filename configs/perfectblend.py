@@ -1,12 +1,13 @@
 """The paper: five arms, K = 32 at T = 1, gte-large, cost = parameters alone.
 
 python -m launch.sample --config=configs/perfectblend.py --workdir=DIR \
-  --config.prompts.path=perfectblend.parquet --arms=llama3.1-8b
+  --config.prompts.path=perfectblend.parquet --arms=llama31-8b
 
 Prompts are 1000 per category of open-perfectblend (columns id, prompt,
-category). So far the Llama arms load; the Gemma arms, gte-large and the
-paper's three reward models end in a line that names what is not supported.
-Until those load, a Llama scores relevance and MiniLM embeds.
+category). So far the Llama arms load (accept their licence on the hub and set
+HF_TOKEN); the Gemma arms, gte-large and the paper's three reward models end in
+a line that names what is not supported. Until those load, a Llama scores
+relevance and MiniLM embeds.
 """
 
 from erp_jax.core import config
@@ -28,8 +29,8 @@ def get_config(arg=''):
       # Nominal billions, as in the names: exact counts make Gemma 1 "7B"
       # dearer than Llama "8B".
       arms={
-        'llama3.1-8b': arms.Arm(model=_LLAMA_8B, nominal_b=8.0),
-        'llama3.1-70b': arms.Arm(
+        'llama31-8b': arms.Arm(model=_LLAMA_8B, nominal_b=8.0),
+        'llama31-70b': arms.Arm(
           model='meta-llama/Llama-3.1-70B-Instruct', nominal_b=70.0
         ),
         'gemma2-9b': arms.Arm(model='google/gemma-2-9b-it', nominal_b=9.0),

@@ -8,7 +8,7 @@ arithmetic.
 
 from erp_jax.core import config
 from erp_jax.data import arms, prompts
-from erp_jax.route import costs
+from erp_jax.route import costs, replay
 from erp_jax.route import stage as route
 from erp_jax.sample import engine
 from erp_jax.sample import stage as sample
@@ -28,10 +28,13 @@ def get_config(arg=''):
           model=_SMOLLM2,
           system_prompt='Answer with the shortest correct answer.',
         ),
-        'steps': arms.Arm(
+        # Better answers for a longer prompt, which costs.
+        'examples': arms.Arm(
           model=_SMOLLM2,
-          system_prompt='Think step by step, follow every instruction exactly, '
-          'then give the answer.',
+          system_prompt='Answer with the shortest correct answer, as here. '
+          'What is 6 + 7? 13. Which gas do plants take in? Carbon dioxide. '
+          'What does print(2 * 3) show? 6. Write two words about the sea. '
+          'Deep blue. Is 9 a prime number? No. Name the opposite of cold. Hot.',
         ),
       },
       sample=sample.SampleConfig(
@@ -52,10 +55,9 @@ def get_config(arg=''):
           kind='judge', model=_SMOLLM2, dtype='float32', max_responses=1
         ),
       },
-      headline='verify',
       route=route.RouteConfig(cost=costs.CostConfig(kind=costs.PARAMS_TOKENS)),
       replays={
-        'paretobandit': pipeline_config.RecordedOutcomes(
+        'paretobandit': replay.RecordedOutcomes(
           outcomes='package:paretobandit',
           title='three hosted models on 3609 benchmark prompts',
           models=(

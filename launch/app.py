@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from erp_jax.core import config as config_lib
 from erp_jax.core import errors, runtime
 from erp_jax.core import workdir as workdir_lib
+from launch import parsing
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +44,8 @@ def run(main: Callable, config_class: type) -> None:
       compiles = runtime.start(cfg.runtime)
       main(cfg, _workdir())
     except errors.UserError as e:
-      _log.debug('Where it was raised:', exc_info=True)
-      sys.exit(f'{sys.argv[0]}: error: {e}')
-    _log.info(
-      '%d programs, %d of them from the cache, in %.1f s',
-      *(compiles.programs, compiles.cached, compiles.secs),
-    )
+      parsing.stop(e)
+    _log.info('%s', compiles)
 
   for flag in (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE):  # Shown by --help.
     flags.FLAGS.register_key_flag_for_module(
@@ -58,7 +55,7 @@ def run(main: Callable, config_class: type) -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
   for name in ('erp_jax', 'launch', '__main__'):
     logging.getLogger(name).setLevel(logging.INFO)
-  app.run(start)
+  app.run(start, flags_parser=parsing.parse)
 
 
 def _workdir() -> workdir_lib.Workdir:

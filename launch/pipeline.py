@@ -42,12 +42,8 @@ def main(cfg, workdir):
 
 def _replay(cfg, workdir):
   for name, recorded in cfg.replays.items():
-    replay.run(
-      *(cfg.replay, cfg.embed),
-      dataclasses.replace(workdir, path=workdir.path / 'replay' / name),
-      *(recorded.outcomes, recorded.models, recorded.costs),
-      recorded.category_column,
-    )
+    folder = dataclasses.replace(workdir, path=workdir.path / 'replay' / name)
+    replay.run(folder, recorded, cfg.embed, cfg.replay)
 
 
 if __name__ == '__main__':

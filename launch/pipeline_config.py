@@ -8,22 +8,12 @@ from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.embed import embedder
+from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import stage as fit_stage
 from erp_jax.route import replay as replay_lib
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards as rewards_lib
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordedOutcomes:
-  """A table of recorded outcomes to replay (see launch/replay.py)."""
-
-  outcomes: str = ''  # Parquet file, or package:paretobandit.
-  title: str = ''  # In the report.
-  models: tuple[str, ...] = ()
-  costs: tuple[float, ...] = ()  # One per model; empty: the table's cost_usd.
-  category_column: str = 'category'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,12 +25,13 @@ class Pipeline:
   sample: sample_stage.SampleConfig = sample_stage.SampleConfig()
   rewards: dict[str, rewards_lib.RewardConfig] = dataclasses.field(
     default_factory=dict
-  )
+  )  # The first one leads the report.
   embed: embedder.EmbedConfig = embedder.EmbedConfig()
   fit: fit_stage.FitConfig = fit_stage.FitConfig()
   route: route_stage.RouteConfig = route_stage.RouteConfig()
-  headline: str = ''  # The reward model that leads the report; '': the first.
-  replays: dict[str, RecordedOutcomes] = dataclasses.field(default_factory=dict)
+  replays: dict[str, replay_lib.RecordedOutcomes] = dataclasses.field(
+    default_factory=dict
+  )
   replay: replay_lib.ReplayConfig = replay_lib.ReplayConfig()
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
 
@@ -50,18 +41,16 @@ class Pipeline:
         'config.arms and config.rewards must each name at least one: see '
         'configs/quickstart.py.'
       )
-    if self.headline and self.headline not in self.rewards:
+    titles = [replay.title for replay in self.replays.values()]
+    if len(set(titles)) < len(titles):
       raise errors.UserError(
-        f'config.headline is {self.headline!r}; allowed: '
-        f'{", ".join(self.rewards)}.'
+        f'config.replays have the titles {titles}: give each its own.'
       )
+    _check_embedding(self.embed, self.fit.ridge)
+    _check_embedding(self.embed, self.replay.ridge)
     for kind in ('arms', 'rewards', 'replays'):
       for name in getattr(self, kind):
         workdir_lib.check_name(kind, name)
-
-  def rewards_by_rank(self) -> list[str]:
-    """Names of the reward models, the headline first."""
-    return sorted(self.rewards, key=lambda name: name != self.headline)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,3 +59,17 @@ class Replay(replay_lib.ReplayConfig):
 
   embed: embedder.EmbedConfig = embedder.EmbedConfig()
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
+
+  def __post_init__(self):
+    super().__post_init__()
+    _check_embedding(self.embed, self.ridge)
+
+
+def _check_embedding(
+  embed: embedder.EmbedConfig, ridge: ridge_lib.RidgeConfig
+) -> None:
+  if ridge.embedding == 'raw' and embed.normalize:
+    raise errors.UserError(
+      "ridge.embedding is 'raw', but embed.normalize scales every embedding to "
+      'length 1: set embed.normalize=False too.'
+    )

@@ -9,7 +9,7 @@ FILE is a Parquet table with a row per (prompt, model), or package:paretobandit.
 from absl import flags
 from etils import epath
 
-from erp_jax.core import errors, store
+from erp_jax.core import config, errors, store
 from erp_jax.data import assets, embeddings, outcomes, prompts
 from erp_jax.embed import stage as embed_stage
 from erp_jax.route import replay
@@ -26,23 +26,22 @@ _CATEGORY = flags.DEFINE_string(
 _CATEGORIES = flags.DEFINE_list('categories', [], 'Keep only these.')
 
 
-def run(
-  cfg, embed, workdir, path, models, costs=(), column='category', keep=()
-):
-  """Embeds the table's prompts, then evaluates; see the module."""
+def run(workdir, recorded, embed, cfg):
+  """Embeds the prompts of a RecordedOutcomes, then evaluates policies on it."""
+  path = recorded.outcomes
   if path.startswith('package:'):
-    folder = assets.fetch(path.removeprefix('package:'))
     path = workdir.path / 'outcomes.parquet'
-    table_bytes = store.parquet_bytes(outcomes.paretobandit_table(folder))
-    store.write_bytes(path, table_bytes)
-  table = outcomes.load(path, models, column, costs, keep)
-  source = {
-    'sha256': store.sha256(epath.Path(path)),
-    'models': list(models),
-    'costs': list(costs),
-    'category_column': column,
-    'categories': list(keep),
-  }
+    folder = assets.fetch(recorded.outcomes.removeprefix('package:'))
+    rows = outcomes.paretobandit_table(folder)
+    store.write_bytes(path, store.parquet_bytes(rows))
+    content = store.digest(rows.to_pylist())
+  else:
+    content = ''
+  table = outcomes.load(
+    *(path, recorded.models, recorded.category_column),
+    *(recorded.costs, recorded.categories),
+  )
+  content = content or store.sha256(epath.Path(path))
   asked = [
     prompts.Prompt(*row)
     for row in zip(
@@ -51,20 +50,28 @@ def run(
   ]
   embed_stage.run(workdir, asked, embed)
   folder = workdir.path / embed_stage.folder(embed)
+  source = config.as_plain(recorded) | {
+    'outcomes': content,
+    'title': '',
+    'embeddings': store.read_manifest(folder)['digest'],
+  }
   emb_NE = embeddings.read(folder, table.prompt_ids)
-  digest = store.read_manifest(folder)['digest']
-  replay.run(workdir, table, source, emb_NE, digest, cfg)
+  replay.run(workdir, table, source, emb_NE, cfg)
 
 
 def main(cfg, workdir):
   try:
-    costs = [float(cost) for cost in _COSTS.value]
+    costs = tuple(float(cost) for cost in _COSTS.value)
   except ValueError as e:
     raise errors.UserError(f'--costs must be numbers: {e}.') from e
-  run(
-    *(cfg, cfg.embed, workdir, _OUTCOMES.value, _MODELS.value, costs),
-    *(_CATEGORY.value, _CATEGORIES.value),
+  recorded = replay.RecordedOutcomes(
+    outcomes=_OUTCOMES.value,
+    models=tuple(_MODELS.value),
+    costs=costs,
+    category_column=_CATEGORY.value,
+    categories=tuple(_CATEGORIES.value),
   )
+  run(workdir, recorded, cfg.embed, cfg)
 
 
 if __name__ == '__main__':

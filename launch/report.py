@@ -19,9 +19,9 @@ def main(cfg, workdir):
     for name, replay in cfg.replays.items()
   }
   loaded = prompts.load(cfg.prompts)
-  rewards = cfg.rewards_by_rank()
+  rewards = list(cfg.rewards)
   file = page.build(workdir.path, rewards, replays, loaded)
-  read = lambda folder: json.loads((folder / 'metrics.json').read_text())
+  read = lambda folder: json.loads(store.read_file(folder, 'metrics.json'))
   store.write_json(
     workdir.path / 'metrics.json',
     {
@@ -34,9 +34,7 @@ def main(cfg, workdir):
     },
   )
   out = console.Console()
-  out.print(
-    terminal.terminal_table(workdir.path, cfg.rewards_by_rank(), replays)
-  )
+  out.print(terminal.terminal_table(workdir.path, rewards, replays))
   out.print(f'report: {file}', soft_wrap=True, highlight=False)
 
 

@@ -27,7 +27,7 @@ def as_config_dict(value: Any) -> ml_collections.ConfigDict:
 def _ordered(value: Any) -> Any:
   if not isinstance(value, Mapping):
     return value
-  config = ml_collections.ConfigDict(sort_keys=False, allow_dotted_keys=True)
+  config = ml_collections.ConfigDict(sort_keys=False)
   for name, item in value.items():
     config[name] = _ordered(item)
   return config

@@ -33,6 +33,12 @@ class CompileCounter:
     jax.monitoring.register_event_duration_secs_listener(self._add_program)
     jax.monitoring.register_event_listener(self._add_hit)
 
+  def __str__(self) -> str:
+    return (
+      f'{self.programs} programs, {self.cached} of them from the cache, in '
+      f'{self.secs:.1f} s'
+    )
+
   def _add_program(self, event: str, secs: float, **_) -> None:
     if event == '/jax/core/compile/backend_compile_duration':
       self.programs += 1
@@ -80,9 +86,9 @@ def provenance() -> dict:
 def _code_revision() -> str:
   """The checkout's commit ('+' if changed), or the installed version."""
   root = pathlib.Path(__file__).parents[2]
-  version = importlib.metadata.version('erp_jax')
+  version = lambda: importlib.metadata.version('erp_jax')
   if not (root / '.git').exists() or shutil.which('git') is None:
-    return version
+    return version()
   head, changes = (
     subprocess.run(
       ('git', '-C', str(root), *args), capture_output=True, text=True
@@ -93,5 +99,5 @@ def _code_revision() -> str:
     )
   )
   if head.returncode or changes.returncode:
-    return version
+    return version()
   return head.stdout.strip() + ('+' if changes.stdout else '')

@@ -250,7 +250,7 @@ class Writer:
     ]
 
   def write_shard(
-    self, index: int, table: pa.Table, counts: Mapping[str, int] | None = None
+    self, index: int, table: pa.Table, counts: Mapping[str, float] | None = None
   ) -> None:
     """Writes one shard, then the record that makes it count as finished."""
     data = parquet_bytes(table)
@@ -273,9 +273,9 @@ class Writer:
     """Lists a file or folder that was written by other means."""
     self._files[name] = checksum
 
-  def shard_counts(self) -> dict[str, int]:
+  def shard_counts(self) -> dict[str, float]:
     """The counts of all finished shards, added up."""
-    total: dict[str, int] = {}
+    total: dict[str, float] = {}
     for i in range(self._artifact.num_shards):
       for name, count in read_json(self._record(i))['counts'].items():
         total[name] = total.get(name, 0) + count

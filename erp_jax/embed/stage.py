@@ -1,6 +1,7 @@
 """Prompts -> vectors: one artefact per encoder."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.embed import embedder as embedder_lib
 from erp_jax.models import checkpoint
+
+_log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _SHARD_PROMPTS = 1024  # What a kill can lose.
@@ -34,7 +37,7 @@ def run(
     'format_version': FORMAT_VERSION,
     'embed': dataclasses.asdict(cfg),
     'revision': checkpoint.open_checkpoint(cfg.encoder).revision,
-    'prompts': prompts_lib.digest(prompts),
+    'prompts': prompts_lib.text_digest(prompts),
   }
   num_shards = -(-len(prompts) // _SHARD_PROMPTS)
   artifact = workdir.artifact(folder(cfg), identity, num_shards)
@@ -49,9 +52,20 @@ def run(
       writer.write_shard(
         i,
         _table([p.id for p in part], result.emb_NE),
-        {'prompts': len(part), 'truncated': result.num_truncated},
+        {
+          'prompts': len(part),
+          'truncated': result.num_truncated,
+          'sum_of_norms': result.mean_norm * len(part),
+        },
       )
-    writer.finish({'width': embedder.width})
+    counts = writer.shard_counts()
+    if counts['truncated']:
+      _log.warning(
+        '%d of %d prompts are longer than embed.max_tokens and were cut.',
+        *(counts['truncated'], counts['prompts']),
+      )
+    mean_norm = counts['sum_of_norms'] / counts['prompts']
+    writer.finish({'width': embedder.width, 'mean_norm': mean_norm})
 
 
 def _table(prompt_ids: Sequence[str], emb_NE: np.ndarray) -> pa.Table:

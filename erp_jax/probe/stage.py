@@ -1,7 +1,8 @@
 """Rewards and embeddings -> one ridge probe per reward model and arm."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -39,7 +40,7 @@ def train_mask(
 
 def run(
   workdir: workdir_lib.Workdir,
-  rewards: Iterable[str],
+  rewards: Mapping[str, Any],
   arms: Iterable[str],
   prompts: Sequence[prompts_lib.Prompt],
   encoder: str,
@@ -47,20 +48,32 @@ def run(
 ) -> None:
   """Fits what is missing; the other arms' folders are not touched.
 
-  `encoder` is the folder of the embeddings in the run.
+  `rewards` are the reward models' configs; `encoder` is the folder of the
+  embeddings in the run. Raises UserError if stored rewards or embeddings are
+  of other prompts or another reward model.
   """
   prompt_ids = [p.id for p in prompts]
   emb_NE = embeddings.read(workdir.path / encoder, prompt_ids)
   train_N = train_mask(prompts, cfg)
-  for reward in rewards:
+  store.check_made_with(
+    workdir.path / encoder, {'prompts': prompts_lib.text_digest(prompts)}
+  )
+  made_with = {'prompts': prompts_lib.digest(prompts)}
+  for reward, reward_cfg in rewards.items():
+    wanted = made_with | {'reward': dataclasses.asdict(reward_cfg)}
+    for arm in arms:
+      store.check_made_with(
+        workdir.path / rewards_lib.folder(reward, arm), wanted
+      )
     artifacts = {
-      arm: _artifact(workdir, reward, arm, encoder, cfg) for arm in arms
+      arm: _artifact(workdir, reward, arm, prompts, encoder, cfg)
+      for arm in arms
     }
     todo = [arm for arm, art in artifacts.items() if not art.is_done()]
     if not todo:
       continue
     mean_NM = rewards_lib.read(workdir.path, reward, todo, prompt_ids).mean_NM
-    probe = ridge_lib.fit(emb_NE[train_N], mean_NM[train_N], cfg.ridge)
+    probe = ridge_lib.fit(emb_NE[train_N], mean_NM[train_N], cfg.ridge, todo)
     for m, arm in enumerate(todo):
       _save(workdir, artifacts[arm], probe, m)
 
@@ -74,7 +87,7 @@ def load(
     folder = run_folder / 'probes' / reward / arm
     manifest = store.read_manifest(folder)
     arrays = checkpoint.load(folder / 'weights')
-    checkpoint.check_digest(folder, arrays, manifest['info']['content_digest'])
+    checkpoint.check_digest(folder, arrays, manifest['files']['weights'])
     parts.append(arrays)
   stack = lambda name: np.stack([part[name] for part in parts], axis=-1)
   return ridge_lib.Probe(
@@ -88,12 +101,13 @@ def load(
   )
 
 
-def _artifact(workdir, reward, arm, encoder, cfg) -> store.Artifact:
+def _artifact(workdir, reward, arm, prompts, encoder, cfg) -> store.Artifact:
   digest = lambda name: store.read_manifest(workdir.path / name)['digest']
   identity = {
     'stage': 'fit',
     'format_version': FORMAT_VERSION,
     'fit': dataclasses.asdict(cfg),
+    'prompts': prompts_lib.digest(prompts),
     'rewards': digest(rewards_lib.folder(reward, arm)),
     'embeddings': digest(encoder),
   }
@@ -112,4 +126,5 @@ def _save(workdir, artifact, probe: ridge_lib.Probe, m: int) -> None:
   }
   with workdir.writer(artifact) as writer:
     checkpoint.save(artifact.path / 'weights', arrays)
-    writer.finish({'content_digest': checkpoint.content_digest(arrays)})
+    writer.add_file('weights', checkpoint.content_digest(arrays))
+    writer.finish()

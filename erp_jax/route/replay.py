@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from erp_jax.core import config, errors
+from erp_jax.core import config, errors, progress
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import outcomes, splits
 from erp_jax.probe import ridge as ridge_lib
@@ -12,6 +12,18 @@ from erp_jax.route import bootstrap as bootstrap_lib
 from erp_jax.route import results
 
 FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedOutcomes:
+  """A table of recorded outcomes, and which part of it is replayed."""
+
+  outcomes: str = ''  # Parquet file, or package:paretobandit.
+  title: str = ''  # In the report; no two alike.
+  models: tuple[str, ...] = ()
+  costs: tuple[float, ...] = ()  # One per model; empty: the table's cost_usd.
+  category_column: str = 'category'
+  categories: tuple[str, ...] = ()  # Keep only these; empty keeps all.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,13 +45,12 @@ def run(
   table: outcomes.Outcomes,
   source: dict,
   emb_NE: np.ndarray,
-  embeddings_digest: str,
   cfg: ReplayConfig,
 ) -> None:
   """Writes the evaluation into the work folder itself.
 
   Args:
-    source: what identifies the table: its sha256 and how it was read.
+    source: what identifies the table and its embeddings.
     emb_NE: embeddings of its prompts, in its order.
   """
   identity = {
@@ -50,7 +61,6 @@ def run(
       for field in dataclasses.fields(ReplayConfig)
     },
     'outcomes': source,
-    'embeddings': embeddings_digest,
   }
   artifact = workdir.artifact('.', identity)
   if artifact.is_done():
@@ -65,9 +75,13 @@ def run(
 
 def _fits(table, emb_NE, cfg):
   """A fit and its predictions for each split seed."""
-  for seed in range(cfg.splits):
-    train_N = splits.train_mask(
-      table.prompt_ids, table.category_N.tolist(), seed, cfg.train_frac
-    )
-    probe = ridge_lib.fit(emb_NE[train_N], table.reward_NM[train_N], cfg.ridge)
-    yield results.SplitResult(seed, train_N, ridge_lib.predict(probe, emb_NE))
+  with progress.track('replay splits', cfg.splits, 'splits') as advance:
+    for seed in range(cfg.splits):
+      train_N = splits.train_mask(
+        table.prompt_ids, table.category_N.tolist(), seed, cfg.train_frac
+      )
+      probe = ridge_lib.fit(
+        emb_NE[train_N], table.reward_NM[train_N], cfg.ridge
+      )
+      yield results.SplitResult(seed, train_N, ridge_lib.predict(probe, emb_NE))
+      advance(1)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from erp_jax.core import store
+from erp_jax.core import config, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import embeddings, outcomes
@@ -38,10 +38,19 @@ def run(
 ) -> None:
   """Evaluates each reward model's router on the test half of the prompts.
 
-  The probes must be fitted. A changed list of arms makes it anew: it is cheap.
+  The probes must be fitted on these prompts. A changed list of arms makes it
+  anew: it is cheap.
   """
   for reward in rewards:
-    artifact = _artifact(workdir, reward, arms, encoder, cfg)
+    for arm in arms:
+      store.check_made_with(
+        workdir.path / 'probes' / reward / arm,
+        {
+          'prompts': prompts_lib.digest(prompts),
+          'fit': config.as_plain(fit_cfg),
+        },
+      )
+    artifact = _artifact(workdir, reward, arms, prompts, encoder, cfg)
     if artifact.is_done():
       continue
     prompt_ids = [p.id for p in prompts]
@@ -64,12 +73,13 @@ def run(
       writer.finish()
 
 
-def _artifact(workdir, reward, arms, encoder, cfg) -> store.Artifact:
+def _artifact(workdir, reward, arms, prompts, encoder, cfg) -> store.Artifact:
   digest = lambda name: store.read_manifest(workdir.path / name)['digest']
   identity = {
     'stage': 'route',
     'format_version': FORMAT_VERSION,
     'route': dataclasses.asdict(cfg),
+    'prompts': prompts_lib.digest(prompts),
     'embeddings': digest(encoder),
     'arms': {
       name: {

@@ -27,7 +27,7 @@ NO_TOKEN = -1
 class EngineConfig:
   """Shapes of the programs; part of what makes a response's bits."""
 
-  slots: int = 128  # Sequences decoded at once.
+  slots: int = 128  # Sequences decoded at once; at least one prompt's K.
   chunk_steps: int = 16  # Decode steps between looks at what has stopped.
   prompt_buckets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -36,6 +36,12 @@ class EngineConfig:
       raise errors.UserError(
         'sample.engine.slots and .chunk_steps must be >= 1, got '
         f'{self.slots} and {self.chunk_steps}.'
+      )
+    buckets = self.prompt_buckets
+    if not buckets or buckets[0] < 1 or list(buckets) != sorted(set(buckets)):
+      raise errors.UserError(
+        'sample.engine.prompt_buckets must be ascending lengths >= 1, at least '
+        f'one, got {buckets}.'
       )
 
 
@@ -75,7 +81,7 @@ class _State(NamedTuple):
   active_PK: jax.Array
   birth_P: jax.Array  # Step at which the group began.
   step: jax.Array
-  finite: jax.Array  # No logit was NaN or +inf so far.
+  finite: jax.Array  # All logits were so far.
 
 
 def generate(
@@ -96,7 +102,7 @@ def generate(
   Returns:
     responses[n][k], and how busy the slots were.
   Raises:
-    FloatingPointError: the network gave a NaN or +inf logit.
+    UserError: the network gave a logit that is not finite.
   """
   groups = max(1, min(cfg.slots // task.k, len(prompts)))
   rows = max(1, groups // 8)  # Prompts in one prefill.
@@ -135,7 +141,7 @@ def generate(
       (chunk, state.active_PK, state.finite)
     )
     if not finite:
-      raise FloatingPointError(
+      raise errors.UserError(
         'the network gave a logit that is not finite: its weights are '
         'damaged, or its dtype is too narrow (sample.dtype).'
       )

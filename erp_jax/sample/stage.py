@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -51,9 +52,9 @@ class SampleConfig:
         raise errors.UserError(
           f'sample.{name} must be >= 1, got {getattr(self, name)}.'
         )
-    if self.temperature < 0:
+    if not 0 <= self.temperature < math.inf:
       raise errors.UserError(
-        f'sample.temperature must be >= 0, got {self.temperature}.'
+        f'sample.temperature must be >= 0 and finite, got {self.temperature}.'
       )
     if self.dtype not in ('bfloat16', 'float32'):
       raise errors.UserError(
@@ -80,7 +81,7 @@ def artifact(
       'revision': checkpoint.open_checkpoint(arm.model).revision,
     },
     'sample': dataclasses.asdict(cfg),
-    'prompts': prompts_lib.digest(prompts),
+    'prompts': prompts_lib.text_digest(prompts),
   }
   num_shards = -(-len(prompts) // cfg.shard_prompts)
   return workdir.artifact(f'responses/{name}', identity, num_shards)

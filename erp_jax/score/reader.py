@@ -17,9 +17,9 @@ from erp_jax.core import errors, shapes
 from erp_jax.models import checkpoint, decoder
 from erp_jax.models import tokenizer as tokenizer_lib
 
-_PREFIX_BUCKETS = (32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
+_PREFIX_BUCKETS = (32, 48, 64, 96, 128, 192, *(2**i for i in range(8, 18)))
 # One more than round: the first token is what is conditioned on.
-_SUFFIX_BUCKETS = (1, 9, 17, 25, 33, 49, 65, 97, 129, 257, 513, 1025, 2049)
+_SUFFIX_BUCKETS = (1, 9, 17, 25, *(1 + n for n in _PREFIX_BUCKETS))
 
 
 class Group(NamedTuple):
@@ -84,14 +84,13 @@ class Reader:
     return out
 
   def _check_lengths(self, groups: Sequence[Group]) -> None:
-    limit = min(self.cfg.max_position, _PREFIX_BUCKETS[-1])
     for group in groups:
       length = len(group.prefix) + max(map(len, group.suffixes))
-      if length > limit or max(map(len, group.suffixes)) > _SUFFIX_BUCKETS[-1]:
+      if length > self.cfg.max_position:
         raise errors.UserError(
           f'a prompt and response of {length} tokens do not fit the scoring '
-          f'decoder (at most {limit}, of them {_SUFFIX_BUCKETS[-1]} response '
-          'tokens): sample with a smaller sample.max_new_tokens.'
+          f'decoder (at most {self.cfg.max_position}): sample with a smaller '
+          'sample.max_new_tokens, or choose another rewards.NAME.model.'
         )
 
 

@@ -47,6 +47,10 @@ class RewardConfig:
         f'rewards.NAME.model is {self.model!r} for kind {self.kind!r}: '
         'relevance and judge need a decoder, verify takes none.'
       )
+    if self.dtype not in ('bfloat16', 'float32'):
+      raise errors.UserError(
+        f'rewards.NAME.dtype must be bfloat16 or float32, got {self.dtype!r}.'
+      )
     if (
       self.max_responses < 0 or self.shard_prompts < 1 or self.batch_tokens < 1
     ):

@@ -30,12 +30,24 @@ def artifact(
   workdir: workdir_lib.Workdir,
   reward_name: str,
   arm_name: str,
+  arm: arms_lib.Arm,
   cfg: rewards_lib.RewardConfig,
   prompts: Sequence[prompts_lib.Prompt],
 ) -> store.Artifact:
-  """The artefact that holds one reward model's rewards of one arm."""
+  """The artefact that holds one reward model's rewards of one arm.
+
+  Raises UserError if the responses are of another arm or other prompts.
+  """
   workdir_lib.check_name('reward', reward_name)
-  responses = store.read_manifest(workdir.path / 'responses' / arm_name)
+  folder = workdir.path / 'responses' / arm_name
+  store.check_made_with(
+    folder,
+    {
+      'arm': {'model': arm.model, 'system_prompt': arm.system_prompt},
+      'prompts': prompts_lib.text_digest(prompts),
+    },
+  )
+  responses = store.read_manifest(folder)
   reward = dataclasses.asdict(cfg)
   if cfg.model:
     reward['revision'] = checkpoint.open_checkpoint(cfg.model).revision
@@ -63,49 +75,67 @@ def run(
   The arms' responses must be complete.
   """
   for name, cfg in rewards.items():
-    artifacts = {
-      arm: artifact(workdir, name, arm, cfg, prompts) for arm in arms
-    }
-    todo = [arm for arm, art in artifacts.items() if not art.is_done()]
+    artifacts = [
+      artifact(workdir, name, arm_name, arm, cfg, prompts)
+      for arm_name, arm in arms.items()
+    ]
+    todo = [art for art in artifacts if not art.is_done()]
     if todo:
       score = rewards_lib.scorer(cfg)
-      for arm in todo:
-        _run_arm(
-          workdir, artifacts[arm], name, cfg, arm, arms[arm], prompts, score
-        )
+      for art in todo:
+        _run_arm(workdir, art, cfg, prompts, score)
 
 
-def _run_arm(workdir, artifact, name, cfg, arm_name, arm, prompts, score):
-  table = store.read_table(workdir.path / 'responses' / arm_name)
-  texts: dict[str, list[str]] = {prompt.id: [] for prompt in prompts}
-  for row in table.select(['prompt_id', 'text']).to_pylist():
-    if (
-      not cfg.max_responses or len(texts[row['prompt_id']]) < cfg.max_responses
-    ):
-      texts[row['prompt_id']].append(row['text'])
+def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
+  """Scores the missing shards of one arm, which the artefact's path names."""
+  reward_name, arm_name = artifact.path.parts[-2:]
+  label = f'score {reward_name}/{arm_name}'
+  responses = workdir.path / 'responses' / arm_name
+  texts = _texts(responses, prompts, cfg.max_responses)
   with workdir.writer(artifact) as writer:
-    missing = writer.missing()
     parts = {
       i: prompts[i * cfg.shard_prompts : (i + 1) * cfg.shard_prompts]
-      for i in missing
+      for i in writer.missing()
     }
     total = sum(len(texts[p.id]) for part in parts.values() for p in part)
     total *= rewards_lib.passes(cfg)
-    with progress.track(f'score {name}/{arm_name}', total, 'reads') as advance:
+    with progress.track(label, total, 'reads') as advance:
       for i, part in parts.items():
         read = _Read(advance)
         scores = score(part, [texts[p.id] for p in part], read)
-        shard = _table(part, scores)
-        bad = int(np.isnan(shard['reward'].to_numpy()).sum())
-        counts = {'positions': read.positions, 'non_finite': bad}
-        writer.write_shard(i, shard, counts)
+        counts = {'positions': read.positions, **_count(cfg, part, scores)}
+        writer.write_shard(i, _table(part, scores), counts)
     counts = writer.shard_counts()
-    if counts['non_finite']:
+    if counts['non_finite'] or counts['not_checked']:
       _log.warning(
-        'score %s/%s: %d of %d rewards are not finite and leave the mean.',
-        *(name, arm_name, counts['non_finite'], sum(map(len, texts.values()))),
+        '%s: %d rewards are not finite, %d have no check; they leave the mean.',
+        *(label, counts['non_finite'], counts['not_checked']),
       )
-    writer.finish({'self_scored': cfg.model == arm.model})
+    answered_by = store.read_manifest(responses)['identity']['arm']['revision']
+    scored_by = artifact.identity['reward'].get('revision')
+    writer.finish({'self_scored': scored_by == answered_by})
+
+
+def _texts(folder, prompts, limit: int) -> dict[str, list[str]]:
+  """Each prompt's responses by id, at most `limit` of them (0: all)."""
+  texts: dict[str, list[str]] = {prompt.id: [] for prompt in prompts}
+  rows = store.read_table(folder).select(['prompt_id', 'text'])
+  for row in rows.to_pylist():
+    if not limit or len(texts[row['prompt_id']]) < limit:
+      texts[row['prompt_id']].append(row['text'])
+  return texts
+
+
+def _count(cfg, prompts, scores) -> dict[str, int]:
+  """Rewards that will leave the mean, by reason."""
+  non_finite = not_checked = 0
+  for prompt, score_K in zip(prompts, scores, strict=True):
+    bad = int((~np.isfinite(score_K)).sum())
+    if cfg.kind == 'verify' and not prompt.checks:
+      not_checked += bad
+    else:
+      non_finite += bad
+  return {'non_finite': non_finite, 'not_checked': not_checked}
 
 
 class _Read:

@@ -1,7 +1,10 @@
 """Every binary answers --help, and mistakes end in one line that names them."""
 
 import importlib
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +15,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _BINARIES = sorted(
   file.stem
   for file in (_ROOT / 'launch').glob('*.py')
-  if '__main__' in file.read_text()
+  if "if __name__ == '__main__'" in file.read_text()
 )
 _CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
 
@@ -53,7 +56,11 @@ def _last_line(done):
 @pytest.mark.parametrize(
   'flag, expected',
   [
-    ('--config.sample.kk=3', 'kk'),
+    ('--config.sample.kk=3', 'config.sample.kk is not a field'),
+    ('--config.arms.ters.model=x', "did you mean 'terse'"),
+    ('--config.fit.ridge.embedding=raw', 'embed.normalize=False'),
+    ('--config.sample.engine.prompt_buckets=(9,3)', 'ascending'),
+    ('--config=configs/none.py', 'there is no such file'),
     ('--config.sample.k=0', 'sample.k must be >= 1, got 0'),
     ('--config.sample.temperature=-1.0', 'sample.temperature must be >= 0'),
     ('--config.sample.dtype=int4', 'bfloat16 or float32'),
@@ -75,7 +82,19 @@ def test_mistakes_are_one_line(flag, expected, tiny, launch, tmp_path):
 @pytest.mark.slow
 def test_an_unknown_field_is_answered_with_the_nearest(tiny, launch, tmp_path):
   done = launch('sample', *tiny.flags(tmp_path), '--config.sample.max_tokens=3')
-  assert 'max_new_tokens' in done.stderr
+  assert "did you mean 'max_new_tokens'" in _last_line(done)
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_config_file_is_one_line(launch, tmp_path):
+  file = tmp_path / 'wrong.py'
+  file.write_text(
+    'from erp_jax.sample import stage\n'
+    'def get_config():\n'
+    '  return stage.SampleConfig(k=0)\n'
+  )
+  done = launch('sample', f'--config={file}', f'--workdir={tmp_path}')
+  assert 'sample.k must be >= 1, got 0' in _last_line(done)
 
 
 @pytest.mark.slow
@@ -117,10 +136,6 @@ def test_replay_mistakes_are_one_line(flags, expected, tiny, launch, tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(tiny, launch, tmp_path):
   """A file size limit of the shell stands in for a full disk."""
-  import os
-  import subprocess
-  import sys
-
   limited = subprocess.run(
     [
       'bash',

@@ -42,7 +42,7 @@ class Tiny:
       'sample.max_new_tokens': 12,
       'sample.shard_prompts': 4,
       'sample.engine.slots': 12,
-      'sample.engine.prompt_buckets': '(128,256)',
+      'sample.engine.prompt_buckets': '(128,512)',
       'embed.encoder': self.encoder,
       'embed.max_tokens': 64,
       'route.bootstrap.num_draws': 200,
@@ -51,7 +51,7 @@ class Tiny:
       'replays.paretobandit.outcomes': self.outcomes,
       'replays.paretobandit.models': "('small','large')",
     }
-    for arm in ('terse', 'steps'):
+    for arm in ('terse', 'examples'):
       settings[f'arms.{arm}.model'] = self.decoder
     for reward in ('relevance', 'judge'):
       settings[f'rewards.{reward}.model'] = self.decoder

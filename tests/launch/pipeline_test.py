@@ -5,7 +5,6 @@ import json
 import pathlib
 import random
 import shutil
-import subprocess
 import time
 
 import numpy as np
@@ -13,10 +12,10 @@ import pytest
 
 from erp_jax.core import checkpoint, store
 
-_ARMS = ('terse', 'steps')
+_ARMS = ('terse', 'examples')
 # Identical after any interruption; manifests, orbax folders, pages and figures
 # are not promised.
-_PROMISED = ('*.parquet', 'part-*.json', 'metrics.json', 'intervals.json')
+_PROMISED = ('*.parquet', 'metrics.json', 'intervals.json', 'about.json')
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +50,7 @@ def test_a_run_leaves_everything_that_a_reader_needs(finished):
   names = set(_promised(workdir))
   for expected in (
     'responses/terse/part-00000-of-00003.parquet',
-    'rewards/judge/steps/part-00002-of-00003.parquet',
+    'rewards/judge/examples/part-00002-of-00003.parquet',
     'embeddings/encoder/part-00000-of-00001.parquet',
     'probes/verify/terse/weights',
     'routes/relevance/metrics.json',
@@ -65,9 +64,9 @@ def test_a_run_leaves_everything_that_a_reader_needs(finished):
 
 def test_stored_responses_are_complete(finished):
   workdir, _, _ = finished
-  table = store.read_table(workdir / 'responses' / 'steps').to_pylist()
+  table = store.read_table(workdir / 'responses' / 'examples').to_pylist()
   assert len(table) == 12 * 3
-  assert {row['arm'] for row in table} == {'steps'}
+  assert {row['arm'] for row in table} == {'examples'}
   assert sorted({row['k'] for row in table}) == [0, 1, 2]
   for row in table:
     assert 1 <= row['num_tokens'] <= 12
@@ -75,8 +74,8 @@ def test_stored_responses_are_complete(finished):
       assert row['finish_reason'] == 'stop'
   assert {row['finish_reason'] for row in table} == {'stop', 'length'}
   read = lambda arm: store.read_table(workdir / 'responses' / arm)
-  terse, steps = (read(arm)['prompt_tokens'][0].as_py() for arm in _ARMS)
-  assert terse < steps  # Its system prompt is the longer one.
+  terse, examples = (read(arm)['prompt_tokens'][0].as_py() for arm in _ARMS)
+  assert terse < examples  # Its system prompt is the longer one.
 
 
 @pytest.mark.slow
@@ -97,17 +96,22 @@ def test_stages_apart_give_the_same(finished, tiny, launch, tmp_path):
 
 @pytest.mark.slow
 def test_kills_change_nothing(finished, tiny, start, launch, tmp_path):
-  """kill -9 at seeded moments over the whole run, then to its end."""
-  undisturbed, secs, _ = finished
+  """kill -9 at seeded moments over the whole run, then to its end.
+
+  A moment is a number of files written, so that every kill finds a process
+  that is working, whatever the machine's speed.
+  """
+  undisturbed, _, _ = finished
+  count = lambda folder: sum(1 for file in folder.rglob('*') if file.is_file())
   rng = random.Random(0)
-  moments = sorted(rng.uniform(0.35, 1.0) for _ in range(6))
+  moments = sorted(rng.sample(range(1, count(undisturbed) - 5), 6))
   for moment in moments:
     process = start('pipeline', *tiny.flags(tmp_path))
-    try:
-      process.wait(timeout=moment * secs)
-    except subprocess.TimeoutExpired:
-      process.kill()
-      process.wait()
+    while count(tmp_path) < moment and process.poll() is None:
+      time.sleep(0.002)
+    assert process.poll() is None, f'it ended before file {moment}'
+    process.kill()
+    process.wait()
   done = launch('pipeline', *tiny.flags(tmp_path))
   assert done.returncode == 0, done.stderr
   assert _promised(tmp_path) == _promised(undisturbed)
@@ -125,7 +129,7 @@ def test_what_is_done_is_not_done_again(finished, tiny, launch, tmp_path):
 
 @pytest.mark.slow
 def test_an_added_arm_leaves_the_others_alone(finished, tiny, launch, tmp_path):
-  """First `steps` alone, then `terse` too: only its own files are new."""
+  """First `examples` alone, then `terse` too: only its own files are new."""
   config = tmp_path / 'one_arm.py'
   config.write_text(
     'from configs import quickstart\n'
@@ -160,6 +164,24 @@ def test_another_setting_is_refused_and_named(finished, tiny, launch, tmp_path):
   done = launch('sample', *tiny.flags(workdir), '--config.sample.seed=1')
   assert done.returncode == 1
   assert 'sample.seed = 0, now it is 1' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'stage, flag, expected',
+  [
+    ('score', 'arms.terse.system_prompt=Hi', 'arm.system_prompt'),
+    ('fit', 'rewards.judge.question=Good?', 'reward.question'),
+    ('route', 'fit.ridge.beta=2.0', 'fit.ridge.beta = 1.0'),
+    ('route', 'prompts.limit_per_category=4', 'prompts ='),
+  ],
+)
+def test_a_later_stage_refuses_earlier_files_of_another_config(
+  stage, flag, expected, finished, tiny, launch
+):
+  done = launch(stage, *tiny.flags(finished[0]), f'--config.{flag}')
+  assert done.returncode == 1
+  assert expected in done.stderr.splitlines()[-1], done.stderr
 
 
 @pytest.mark.slow

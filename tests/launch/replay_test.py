@@ -115,18 +115,19 @@ def test_the_packaged_records_replay_with_their_own_costs(
 def test_the_schema_refuses_what_is_not_a_leaf():
   leaf = {'mean': 0.1, 'sd': None, 'n_splits': 1}
   by_budget = dict.fromkeys(_BUDGETS, leaf)
+  policies = ('erp', 'static_mixture', 'random', 'permuted', 'per_category')
   good = {
     'r2': {'a': {'aggregate': leaf, 'by_category': {'c': leaf}}},
     'auroc': {},
-    'regret_at_budget': {'erp': by_budget},
-    'cost_at_budget': {'erp': by_budget},
-    'frontier': {'erp': [leaf] * 101},
+    'regret_at_budget': dict.fromkeys(policies, by_budget),
+    'cost_at_budget': dict.fromkeys(policies, by_budget),
+    'frontier': dict.fromkeys(policies, [leaf] * 101),
     'win_share': {},
   }
   metrics_lib.validate_metrics(good)
   for broken in (
     good | {'r2': {'a': {'aggregate': 0.1, 'by_category': {'c': leaf}}}},
-    good | {'frontier': {'erp': [leaf] * 100}},
+    good | {'frontier': dict.fromkeys(policies, [leaf] * 100)},
     good | {'extra': {}},
     {k: v for k, v in good.items() if k != 'auroc'},
   ):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from erp_jax.core import errors
 from erp_jax.models import decoder
 from erp_jax.models import params as params_lib
 from erp_jax.sample import engine, inverse_cdf, noise
@@ -210,7 +211,7 @@ def test_ids_no_tokenizer_has_are_never_drawn(params):
 
 def test_a_nan_is_an_error(params):
   norm_D = params['norm_D'].at[3].set(jnp.nan)
-  with pytest.raises(FloatingPointError, match='not finite'):
+  with pytest.raises(errors.UserError, match='not finite'):
     engine.generate(
       params | {'norm_D': norm_D}, _TASK, _ENGINE, _prompts(2), _words(2, 3)
     )
