@@ -28,13 +28,11 @@ def get_config(arg=''):
           model=_SMOLLM2,
           system_prompt='Answer with the shortest correct answer.',
         ),
-        # Better answers for a longer prompt, which costs.
-        'examples': arms.Arm(
+        'steps': arms.Arm(
           model=_SMOLLM2,
-          system_prompt='Answer with the shortest correct answer, as here. '
-          'What is 6 + 7? 13. Which gas do plants take in? Carbon dioxide. '
-          'What does print(2 * 3) show? 6. Write two words about the sea. '
-          'Deep blue. Is 9 a prime number? No. Name the opposite of cold. Hot.',
+          system_prompt='You are a careful teacher. Think step by step, follow '
+          'every instruction in the question exactly, check the result, and '
+          'then give the answer in one line.',
         ),
       },
       sample=sample.SampleConfig(

@@ -18,6 +18,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).parents[1]
 _TOP_LEVEL = {
   '.ci',
+  '.github',
   '.gitignore',
   'BUILD.md',
   'LICENSE',

@@ -51,7 +51,7 @@ class Tiny:
       'replays.paretobandit.outcomes': self.outcomes,
       'replays.paretobandit.models': "('small','large')",
     }
-    for arm in ('terse', 'examples'):
+    for arm in ('terse', 'steps'):
       settings[f'arms.{arm}.model'] = self.decoder
     for reward in ('relevance', 'judge'):
       settings[f'rewards.{reward}.model'] = self.decoder

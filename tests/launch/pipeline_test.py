@@ -12,7 +12,7 @@ import pytest
 
 from erp_jax.core import checkpoint, store
 
-_ARMS = ('terse', 'examples')
+_ARMS = ('terse', 'steps')
 # Identical after any interruption; manifests, orbax folders, pages and figures
 # are not promised.
 _PROMISED = ('*.parquet', 'metrics.json', 'intervals.json', 'about.json')
@@ -50,7 +50,7 @@ def test_a_run_leaves_everything_that_a_reader_needs(finished):
   names = set(_promised(workdir))
   for expected in (
     'responses/terse/part-00000-of-00003.parquet',
-    'rewards/judge/examples/part-00002-of-00003.parquet',
+    'rewards/judge/steps/part-00002-of-00003.parquet',
     'embeddings/encoder/part-00000-of-00001.parquet',
     'probes/verify/terse/weights',
     'routes/relevance/metrics.json',
@@ -64,9 +64,9 @@ def test_a_run_leaves_everything_that_a_reader_needs(finished):
 
 def test_stored_responses_are_complete(finished):
   workdir, _, _ = finished
-  table = store.read_table(workdir / 'responses' / 'examples').to_pylist()
+  table = store.read_table(workdir / 'responses' / 'steps').to_pylist()
   assert len(table) == 12 * 3
-  assert {row['arm'] for row in table} == {'examples'}
+  assert {row['arm'] for row in table} == {'steps'}
   assert sorted({row['k'] for row in table}) == [0, 1, 2]
   for row in table:
     assert 1 <= row['num_tokens'] <= 12
@@ -74,8 +74,8 @@ def test_stored_responses_are_complete(finished):
       assert row['finish_reason'] == 'stop'
   assert {row['finish_reason'] for row in table} == {'stop', 'length'}
   read = lambda arm: store.read_table(workdir / 'responses' / arm)
-  terse, examples = (read(arm)['prompt_tokens'][0].as_py() for arm in _ARMS)
-  assert terse < examples  # Its system prompt is the longer one.
+  terse, steps = (read(arm)['prompt_tokens'][0].as_py() for arm in _ARMS)
+  assert terse < steps  # Its system prompt is the longer one.
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_what_is_done_is_not_done_again(finished, tiny, launch, tmp_path):
 
 @pytest.mark.slow
 def test_an_added_arm_leaves_the_others_alone(finished, tiny, launch, tmp_path):
-  """First `examples` alone, then `terse` too: only its own files are new."""
+  """First `steps` alone, then `terse` too: only its own files are new."""
   config = tmp_path / 'one_arm.py'
   config.write_text(
     'from configs import quickstart\n'
