@@ -1,0 +1,46 @@
+"""Probe weights come back bit for bit, and damage is named."""
+
+import numpy as np
+import pytest
+
+from erp_jax.core import checkpoint, errors
+
+_ARRAYS = {
+  'theta_E': np.random.default_rng(0).normal(size=7),
+  'bias': np.asarray(1 / 3),
+  'num_prompts': np.asarray(12),
+  'half_E': np.arange(3, dtype=np.float32),
+}
+
+
+def test_round_trip_and_digest(tmp_path):
+  checkpoint.save(tmp_path / 'w', _ARRAYS)
+  loaded = checkpoint.load(tmp_path / 'w')
+  assert loaded.keys() == _ARRAYS.keys()
+  for name, array in _ARRAYS.items():
+    assert loaded[name].dtype == array.dtype
+    np.testing.assert_array_equal(loaded[name], array)
+  digest = checkpoint.content_digest(_ARRAYS)
+  checkpoint.check_digest(tmp_path / 'w', loaded, digest)
+  for change in (
+    {'bias': np.asarray(0.3)},
+    {'half_E': _ARRAYS['half_E'].astype(np.float64)},
+    {'theta_E': _ARRAYS['theta_E'][None]},
+  ):
+    assert checkpoint.content_digest(_ARRAYS | change) != digest
+    with pytest.raises(errors.UserError, match='not those its manifest names'):
+      checkpoint.check_digest(tmp_path / 'w', _ARRAYS | change, digest)
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+  left = tmp_path / 'w.orbax-checkpoint-tmp'
+  left.mkdir()
+  (left / 'half').write_text('x')
+  checkpoint.save(tmp_path / 'w', _ARRAYS)
+  checkpoint.save(tmp_path / 'w', _ARRAYS)  # Again, over a whole one.
+  assert [path.name for path in tmp_path.iterdir()] == ['w']
+
+
+def test_missing_weights_are_named(tmp_path):
+  with pytest.raises(errors.UserError, match='none is missing'):
+    checkpoint.load(tmp_path / 'none')
