@@ -23,9 +23,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run: results, and what a restart resumes.'
 )
 _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
-  'allow_version_change',
-  False,
-  'Go on with artefacts begun under other major versions of the packages.',
+  'allow_version_change', False, 'Resume under other major package versions.'
 )
 
 
@@ -39,12 +37,16 @@ def run(main: Callable, config_class: type) -> None:
   def start(argv: list[str]) -> None:
     if len(argv) > 1:
       raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    if not _WORKDIR.value:
+      parsing.stop('--workdir is empty: name the folder of the run.')
     try:
       cfg = config_lib.build(config_class, _CONFIG.value.to_dict())
       compiles = runtime.start(cfg.runtime)
       main(cfg, _workdir())
     except errors.UserError as e:
       parsing.stop(e)
+    except KeyboardInterrupt:
+      parsing.stop('stopped; the same command goes on where this one was.')
     _log.info('%s', compiles)
 
   for flag in (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE):  # Shown by --help.

@@ -15,13 +15,19 @@ _FIELD = '--config.'
 
 def parse(argv: list[str]) -> list[str]:
   """absl's parser, after the config's own errors and unknown fields."""
-  for path in (a.removeprefix(_CONFIG) for a in argv if a.startswith(_CONFIG)):
+  # '--config FILE' is '--config=FILE'.
+  pairs = zip(argv, argv[1:], strict=False)
+  paths = [a.removeprefix(_CONFIG) for a in argv if a.startswith(_CONFIG)]
+  paths += [b for a, b in pairs if a == _CONFIG.rstrip('=')]
+  for path in paths:
     if not pathlib.Path(path.split(':')[0]).is_file():
       stop(f'--config={path}: there is no such file; see configs/.')
     try:
       values = flags.FLAGS['config'].parser.parse(path)
     except errors.UserError as e:  # ml_collections puts its traceback in front.
       stop(f'--config={path}: {str(e).strip().splitlines()[-1]}')
+    if not isinstance(values, ml_collections.ConfigDict):
+      stop(f'--config={path}: get_config() must return a ConfigDict.')
     for arg in argv:
       if arg.startswith(_FIELD):
         _check_field(values, arg.removeprefix(_FIELD).split('=')[0])

@@ -12,6 +12,7 @@ from erp_jax.embed import stage as embed_stage
 from erp_jax.probe import stage as fit_stage
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
+from erp_jax.score import rewards
 from erp_jax.score import stage as score_stage
 from launch import app, pipeline_config, replay, report
 
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 def main(cfg, workdir):
   loaded = prompts.load(cfg.prompts)
+  rewards.check_prompts(cfg.rewards.values(), loaded)  # Not hours later.
   encoder = embed_stage.folder(cfg.embed)
   stages = {
     'sample': lambda: sample_stage.run(workdir, cfg.arms, loaded, cfg.sample),

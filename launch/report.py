@@ -10,6 +10,7 @@ from rich import console
 from erp_jax.core import store
 from erp_jax.data import prompts
 from erp_jax.report import page, terminal
+from erp_jax.route import stage as route_stage
 from launch import app, pipeline_config
 
 
@@ -20,6 +21,9 @@ def main(cfg, workdir):
   }
   loaded = prompts.load(cfg.prompts)
   rewards = list(cfg.rewards)
+  made = route_stage.made_with(loaded, cfg.fit, cfg.route)
+  for name in rewards:
+    store.check_made_with(workdir.path / 'routes' / name, made)
   file = page.build(workdir.path, rewards, replays, loaded)
   read = lambda folder: json.loads(store.read_file(folder, 'metrics.json'))
   store.write_json(

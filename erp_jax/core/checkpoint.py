@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from erp_jax.core import errors, store
+from erp_jax.core import errors, failures
 
 
 def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -23,7 +23,7 @@ def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   for stale in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
     stale.rmtree()
   size = sum(array.nbytes for array in arrays.values())
-  with store.writing(path, size):
+  with failures.writing(path, size):
     ocp.save(path, dict(arrays), overwrite=True)
 
 
@@ -35,8 +35,15 @@ def load(path: epath.PathLike) -> dict[str, np.ndarray]:
       f'{path} is missing: run the stage that writes it, with the same '
       '--workdir.'
     )
-  abstract = ocp.metadata(path).metadata
-  return {name: np.asarray(a) for name, a in ocp.load(path, abstract).items()}
+  try:
+    abstract = ocp.metadata(path).metadata
+    loaded = ocp.load(path, abstract)
+  except (ValueError, OSError) as e:  # What orbax raises for damaged folders.
+    raise errors.UserError(
+      f'the weights in {path} cannot be read: delete {path.parent} and run the '
+      'stage that writes it.'
+    ) from e
+  return {name: np.asarray(array) for name, array in loaded.items()}
 
 
 def content_digest(arrays: Mapping[str, np.ndarray]) -> str:

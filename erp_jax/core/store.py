@@ -9,25 +9,26 @@ shards, which the next one keeps, and temporary files, which it removes.
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from erp_jax.core import compare, errors
+from erp_jax.core import compare, errors, failures
 
 _IDENTITY = 'identity.json'
 _MANIFEST = 'manifest.json'
 _LOCK = '.lock'
 _TMP = '.tmp-'
+_IDENTITY_KEYS = ('identity', 'versions')
+_MANIFEST_KEYS = ('identity', 'digest', 'shards', 'files', 'counts', 'info')
 
 
 def digest(value: Any) -> str:
@@ -58,7 +59,7 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     path.write_bytes(data)
     return
   tmp = path.parent / f'{_TMP}{path.name}'
-  with writing(path, len(data)):
+  with failures.writing(path, len(data)):
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
       with open(tmp, 'wb') as f:
@@ -76,34 +77,6 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
       os.close(folder)
 
 
-@contextlib.contextmanager
-def writing(path: epath.PathLike, size: int) -> Iterator[None]:
-  """Turns a failed write of about `size` bytes into the UserError it means."""
-  try:
-    yield
-  except OSError as e:
-    raise write_error(path, size, e) from e
-
-
-def write_error(path: epath.Path, size: int, e: OSError) -> Exception:
-  """The UserError that a failed write of `size` bytes means, else `e`."""
-  reason = {
-    errno.ENOSPC: 'the disk is full; free some space',
-    errno.EDQUOT: 'the quota is used up; free some space',
-    errno.EFBIG: 'it is over the limit for one file (ulimit -f); raise it',
-    errno.EACCES: 'the folder is not writable; change its permissions',
-    errno.EROFS: 'the file system is read-only; choose another --workdir',
-    errno.EEXIST: 'a file is where a folder is needed; move it away',
-    errno.ENOTDIR: 'a file is where a folder is needed; move it away',
-  }.get(e.errno)
-  if reason is None:
-    return e
-  return errors.UserError(
-    f'cannot write {path} ({size} bytes): {reason}, then start the same '
-    'command again: finished shards are kept.'
-  )
-
-
 def json_bytes(value: Any) -> bytes:
   """Indented JSON with a final newline; ValueError for NaN and infinity."""
   text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
@@ -115,14 +88,20 @@ def write_json(path: epath.PathLike, value: Any) -> None:
   write_bytes(path, json_bytes(value))
 
 
-def read_json(path: epath.PathLike) -> Any:
-  """Parsed JSON of a file; UserError that names a file that is not JSON."""
+def read_json(path: epath.PathLike, needs: Iterable[str] = ()) -> Any:
+  """Parsed JSON of a file; UserError naming one that is damaged.
+
+  `needs` are the keys that it must have.
+  """
+  fix = f'delete the folder {epath.Path(path).parent} and run again'
   try:
-    return json.loads(epath.Path(path).read_text())
-  except json.JSONDecodeError as e:
-    raise errors.UserError(
-      f'{path} is not JSON ({e}): delete its folder and run again.'
-    ) from e
+    value = json.loads(epath.Path(path).read_text())
+  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    raise errors.UserError(f'{path} is not JSON ({e}): {fix}.') from e
+  for name in needs:
+    if name not in value:
+      raise errors.UserError(f'{path} lacks {name!r}: {fix}.')
+  return value
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -167,7 +146,7 @@ class Artifact:
       return False
     names = [self.shard_name(i) for i in range(self.num_shards)]
     names += [name.removesuffix('.parquet') + '.json' for name in names]
-    names += read_json(manifest)['files']
+    names += read_json(manifest, _MANIFEST_KEYS)['files']
     return all((self.path / name).exists() for name in names)
 
   def _is_ours(self) -> bool:
@@ -175,7 +154,7 @@ class Artifact:
     file = self.path / _IDENTITY
     if not file.exists():
       return False
-    found = read_json(file)['identity']
+    found = read_json(file, _IDENTITY_KEYS)['identity']
     ours = json.loads(_canonical(self.identity))
     if found != ours and not self.replaceable:
       where, old, new = next(compare.differences(found, ours))
@@ -198,7 +177,7 @@ class Artifact:
     Raises:
       UserError: another process is writing it, or it has another identity.
     """
-    with writing(self.path, 0):
+    with failures.writing(self.path, 0):
       self.path.mkdir(parents=True, exist_ok=True)
     with _locked(self.path):
       begun = self.path / _IDENTITY
@@ -214,9 +193,12 @@ class Artifact:
             '--allow_version_change to go on (it is written down).'
           )
       else:
+        if any(self.path.glob('part-*')):
+          raise errors.UserError(
+            f'{self.path} holds shards, but no {_IDENTITY} that says what made '
+            'them: put it back, or delete that folder.'
+          )
         (self.path / _MANIFEST).unlink(missing_ok=True)
-        for foreign in self.path.glob('part-*'):
-          foreign.unlink()
         write_json(
           begun,
           {'identity': self.identity, 'versions': provenance['versions']},
@@ -310,7 +292,7 @@ class Writer:
     return self._path(index).with_suffix('.json')
 
   def _verify(self, index: int) -> bool:
-    checksum = read_json(self._record(index))['sha256']
+    checksum = read_json(self._record(index), ('sha256',))['sha256']
     _read_verified(self._path(index), checksum)
     return True
 
@@ -323,7 +305,7 @@ def read_manifest(path: epath.PathLike) -> dict[str, Any]:
       f'{path} is not there or not complete (no {_MANIFEST}): run the stage '
       'that writes it, with the same --workdir.'
     )
-  return read_json(file)
+  return read_json(file, _MANIFEST_KEYS)
 
 
 def check_made_with(path: epath.PathLike, expected: Mapping[str, Any]) -> None:
@@ -369,7 +351,10 @@ def _read_verified(file: epath.Path, checksum: str) -> bytes:
   record = f' and {beside.name}' if file.suffix == '.parquet' else ''
   fix = f'delete {file}{record if beside.exists() else ""}, and run again'
   if not file.exists():
-    raise errors.UserError(f'{file} is missing: {fix}.')
+    raise errors.UserError(
+      f'{file} is missing: run the stage that writes it again (after deleting '
+      'what is left of the file).'
+    )
   data = file.read_bytes()
   found = hashlib.sha256(data).hexdigest()
   if found != checksum:
@@ -387,7 +372,7 @@ def _locked(folder: epath.Path) -> Iterator[None]:
     yield
     return
   with contextlib.ExitStack() as stack:
-    with writing(folder / _LOCK, 0):
+    with failures.writing(folder / _LOCK, 0):
       lock = stack.enter_context(open(folder / _LOCK, 'w'))
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

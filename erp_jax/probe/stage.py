@@ -73,7 +73,8 @@ def run(
     if not todo:
       continue
     mean_NM = rewards_lib.read(workdir.path, reward, todo, prompt_ids).mean_NM
-    probe = ridge_lib.fit(emb_NE[train_N], mean_NM[train_N], cfg.ridge, todo)
+    names = [f'{reward}/{arm}' for arm in todo]
+    probe = ridge_lib.fit(emb_NE[train_N], mean_NM[train_N], cfg.ridge, names)
     for m, arm in enumerate(todo):
       _save(workdir, artifacts[arm], probe, m)
 

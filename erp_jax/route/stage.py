@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def run(
   The probes must be fitted on these prompts. A changed list of arms makes it
   anew: it is cheap.
   """
+  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
   for reward in rewards:
     for arm in arms:
       store.check_made_with(
@@ -48,9 +50,13 @@ def run(
         {
           'prompts': prompts_lib.digest(prompts),
           'fit': config.as_plain(fit_cfg),
+          'rewards': digest(rewards_lib.folder(reward, arm)),
+          'embeddings': digest(encoder),
         },
       )
-    artifact = _artifact(workdir, reward, arms, prompts, encoder, cfg)
+    artifact = _artifact(
+      workdir, reward, arms, encoder, made_with(prompts, fit_cfg, cfg)
+    )
     if artifact.is_done():
       continue
     prompt_ids = [p.id for p in prompts]
@@ -73,13 +79,25 @@ def run(
       writer.finish()
 
 
-def _artifact(workdir, reward, arms, prompts, encoder, cfg) -> store.Artifact:
+def made_with(
+  prompts: Sequence[prompts_lib.Prompt],
+  fit_cfg: fit_stage.FitConfig,
+  cfg: RouteConfig,
+) -> dict[str, Any]:
+  """The part of an evaluation's identity that follows from the config."""
+  return {
+    'prompts': prompts_lib.digest(prompts),
+    'fit': config.as_plain(fit_cfg),
+    'route': config.as_plain(cfg),
+  }
+
+
+def _artifact(workdir, reward, arms, encoder, made) -> store.Artifact:
   digest = lambda name: store.read_manifest(workdir.path / name)['digest']
   identity = {
     'stage': 'route',
     'format_version': FORMAT_VERSION,
-    'route': dataclasses.asdict(cfg),
-    'prompts': prompts_lib.digest(prompts),
+    **made,
     'embeddings': digest(encoder),
     'arms': {
       name: {

@@ -5,7 +5,7 @@ in `RewardConfig`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -76,6 +76,16 @@ def scorer(cfg: RewardConfig) -> Callable[..., Scores]:
   )
 
 
+def check_prompts(
+  rewards: Iterable[RewardConfig], prompts: Iterable[prompts_lib.Prompt]
+) -> None:
+  """UserError naming a prompt whose checks `verify` could not read."""
+  if any(cfg.kind == 'verify' for cfg in rewards):
+    for prompt in prompts:
+      if prompt.checks:
+        verify.validate_checks(prompt.checks, f'prompt {prompt.id!r}')
+
+
 def passes(cfg: RewardConfig) -> int:
   """How often each response is read."""
   return 2 if cfg.kind == 'relevance' else 1
@@ -92,8 +102,6 @@ def _verify(
   """
   out = []
   for prompt, responses in zip(prompts, texts, strict=True):
-    if prompt.checks:
-      verify.validate_checks(prompt.checks, f'prompt {prompt.id!r}')
     out.append(
       np.array(
         [

@@ -74,6 +74,7 @@ def run(
 
   The arms' responses must be complete.
   """
+  rewards_lib.check_prompts(rewards.values(), prompts)
   for name, cfg in rewards.items():
     artifacts = [
       artifact(workdir, name, arm_name, arm, cfg, prompts)

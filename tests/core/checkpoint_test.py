@@ -44,3 +44,12 @@ def test_what_a_kill_left_is_removed(tmp_path):
 def test_missing_weights_are_named(tmp_path):
   with pytest.raises(errors.UserError, match='none is missing'):
     checkpoint.load(tmp_path / 'none')
+
+
+def test_damaged_weights_are_named(tmp_path):
+  checkpoint.save(tmp_path / 'w', _ARRAYS)
+  for file in (tmp_path / 'w').rglob('*'):
+    if file.is_file():
+      file.write_bytes(b'x')
+  with pytest.raises(errors.UserError, match='cannot be read'):
+    checkpoint.load(tmp_path / 'w')

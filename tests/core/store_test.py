@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from erp_jax.core import errors, store
+from erp_jax.core import errors, failures, store
 
 _PROVENANCE = {'versions': {'jax': '0.10.2', 'numpy': '2.4.6'}}
 
@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     pytest.fail('/dev/full is part of every Linux')
   with open(full, 'wb', buffering=0) as f, pytest.raises(OSError) as caught:
     f.write(b'x')
-  message = store.write_error(tmp_path / 'part', 5, caught.value)
+  message = failures.write_error(tmp_path / 'part', 5, caught.value)
   assert 'the disk is full' in str(message) and 'part' in str(message)
 
 
@@ -180,3 +180,22 @@ def test_json_with_nan_is_refused(tmp_path):
   with pytest.raises(ValueError, match='JSON compliant'):
     store.write_json(tmp_path / 'm.json', {'mean': float('nan')})
   assert not (tmp_path / 'm.json').exists()
+
+
+def test_shards_without_an_identity_are_not_deleted(tmp_path):
+  artifact = _artifact(tmp_path / 'a')
+  _fill(artifact)
+  (tmp_path / 'a' / 'identity.json').unlink()
+  with pytest.raises(errors.UserError, match=r'no identity\.json'):
+    _fill(artifact)
+  assert (tmp_path / 'a' / artifact.shard_name(0)).exists()
+
+
+@pytest.mark.parametrize('name', ['manifest.json', 'identity.json'])
+@pytest.mark.parametrize('data', [b'{}', b'\xff\xfe', b'{"identity"'])
+def test_damaged_records_are_named(tmp_path, name, data):
+  artifact = _artifact(tmp_path / 'a')
+  _fill(artifact)
+  (tmp_path / 'a' / name).write_bytes(data)
+  with pytest.raises(errors.UserError, match=name):
+    artifact.is_done()

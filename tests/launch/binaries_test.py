@@ -61,6 +61,7 @@ def _last_line(done):
     ('--config.fit.ridge.embedding=raw', 'embed.normalize=False'),
     ('--config.sample.engine.prompt_buckets=(9,3)', 'ascending'),
     ('--config=configs/none.py', 'there is no such file'),
+    ('--workdir=', '--workdir is empty'),
     ('--config.sample.k=0', 'sample.k must be >= 1, got 0'),
     ('--config.sample.temperature=-1.0', 'sample.temperature must be >= 0'),
     ('--config.sample.dtype=int4', 'bfloat16 or float32'),
@@ -93,6 +94,10 @@ def test_a_mistake_in_a_config_file_is_one_line(launch, tmp_path):
     'def get_config():\n'
     '  return stage.SampleConfig(k=0)\n'
   )
+  three = tmp_path / 'three.py'
+  three.write_text('def get_config():\n  return 3\n')
+  done = launch('sample', '--config', str(three), f'--workdir={tmp_path}')
+  assert 'must return a ConfigDict' in _last_line(done)
   done = launch('sample', f'--config={file}', f'--workdir={tmp_path}')
   assert 'sample.k must be >= 1, got 0' in _last_line(done)
 

@@ -174,6 +174,8 @@ def test_another_setting_is_refused_and_named(finished, tiny, launch, tmp_path):
     ('fit', 'rewards.judge.question=Good?', 'reward.question'),
     ('route', 'fit.ridge.beta=2.0', 'fit.ridge.beta = 1.0'),
     ('route', 'prompts.limit_per_category=4', 'prompts ='),
+    ('report', 'fit.split_seed=5', 'fit.split_seed = 0'),
+    ('report', 'route.cost.kind=params', 'route.cost.kind'),
   ],
 )
 def test_a_later_stage_refuses_earlier_files_of_another_config(
@@ -219,3 +221,19 @@ def test_metrics_hold_no_nan_and_only_leaves(finished):
         walk(item)
 
   walk(metrics)
+
+
+@pytest.mark.slow
+def test_routes_refuse_probes_of_other_rewards(
+  finished, tiny, launch, tmp_path
+):
+  """Rewards made anew under another setting need probes made anew."""
+  workdir = tmp_path / 'copy'
+  shutil.copytree(finished[0], workdir)
+  shutil.rmtree(workdir / 'rewards/relevance')
+  flags = [*tiny.flags(workdir), '--config.rewards.relevance.neutral_prompt=Hi']
+  assert launch('score', *flags).returncode == 0
+  done = launch('route', *flags)
+  assert done.returncode == 1
+  assert 'probes/relevance' in done.stderr.splitlines()[-1]
+  assert 'rewards =' in done.stderr.splitlines()[-1]

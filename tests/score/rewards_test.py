@@ -74,9 +74,8 @@ def test_verify_leaves_prompts_without_checks_out():
 
 def test_verify_names_a_prompt_with_bad_checks():
   wrong = prompts.Prompt('d', 'x', 'math', {'kind': 'nubmer', 'answer': '4'})
-  score = rewards.scorer(rewards.RewardConfig(kind='verify'))
   with pytest.raises(errors.UserError, match="prompt 'd'.*nubmer"):
-    score([wrong], [['4']], _ignore)
+    rewards.check_prompts([rewards.RewardConfig(kind='verify')], [wrong])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""Failed writes, in words that say what to do."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from etils import epath
+
+from erp_jax.core import errors
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike, size: int) -> Iterator[None]:
+  """Turns a failed write of about `size` bytes into the UserError it means."""
+  try:
+    yield
+  except OSError as e:
+    raise write_error(path, size, e) from e
+
+
+def write_error(path: epath.Path, size: int, e: OSError) -> Exception:
+  """The UserError that a failed write of `size` bytes means, else `e`."""
+  reason = {
+    errno.ENOSPC: 'the disk is full; free some space',
+    errno.EDQUOT: 'the quota is used up; free some space',
+    errno.EFBIG: 'it is over the limit for one file (ulimit -f); raise it',
+    errno.EACCES: 'the folder is not writable; change its permissions',
+    errno.EPERM: 'the folder is not writable; choose another --workdir',
+    errno.ENOENT: 'the folder cannot be made; choose another --workdir',
+    errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
+    errno.EROFS: 'the file system is read-only; choose another --workdir',
+    errno.EEXIST: 'a file is where a folder is needed; move it away',
+    errno.ENOTDIR: 'a file is where a folder is needed; move it away',
+  }.get(e.errno)
+  if reason is None:
+    return e
+  return errors.UserError(
+    f'cannot write {path} ({size} bytes): {reason}, then start the same '
+    'command again: finished shards are kept.'
+  )
