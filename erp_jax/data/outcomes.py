@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from etils import epath
 from erp_jax.core import config, errors
 
 _COLUMNS = ('prompt_id', 'prompt', 'model', 'reward', 'reward_kind')
+_NUMBERS = ('reward', 'cost_usd')
+_TEXT = ('prompt', 'model', 'reward_kind')  # Other words may be whole numbers.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,24 +95,18 @@ def load(
 
   Raises UserError for a missing model, column, category or file; two rows of
   one (prompt, model); rewards of several kinds; a cost missing, negative or
-  not finite.
+  not finite; an empty prompt or category; a wrong type; a damaged file.
   """
   models = tuple(models)
   _check_models(models, costs)
   with _open(path) as f:
-    parquet = pq.ParquetFile(f)
-    wanted = _wanted_columns(
-      path, parquet.schema_arrow.names, category_column, bool(costs)
-    )
-    all_models = pc.unique(parquet.read(columns=['model'])['model'])
-    _check_present(path, 'model', models, all_models.to_pylist())
-    table = pa.concat_tables(
-      group.filter(pc.is_in(group['model'], pa.array(models)))
-      for group in (
-        parquet.read_row_group(i, columns=wanted)
-        for i in range(parquet.num_row_groups)
-      )
-    )
+    try:
+      table = _read(path, f, models, category_column, bool(costs))
+    except (pa.ArrowException, OSError) as e:
+      raise errors.UserError(
+        f'{path} is damaged ({" ".join(str(e).split())}); copy it here again, '
+        'or write it anew.'
+      ) from e
   counts = {'rows': table.num_rows}
   if categories:
     table = _keep_categories(path, table, category_column, categories)
@@ -119,29 +116,33 @@ def load(
       raise errors.UserError(
         f'{path}: {table[name].null_count} rows have no {name}; fill them in.'
       )
-  kind = _single_kind(path, table, category_column)
+    empty = table.filter(pc.equal(table[name], ''))
+    if empty.num_rows:
+      raise errors.UserError(
+        f'{path}: the {name} of prompt id {empty["prompt_id"][0].as_py()!r} is '
+        'empty; fill it in, or leave that prompt out.'
+      )
+  kind = _single_kind(path, table)
   id_N, first_N, row_n = np.unique(
-    _strings(table['prompt_id']), return_index=True, return_inverse=True
+    table['prompt_id'].to_numpy(), return_index=True, return_inverse=True
   )
-  row_prompts = _strings(table['prompt'])
-  row_categories = _strings(table[category_column])
+  row_prompts = table['prompt'].to_numpy()
+  row_categories = table[category_column].to_numpy()
   _check_same(path, 'prompt', id_N, row_prompts, first_N, row_n)
   _check_same(path, category_column, id_N, row_categories, first_N, row_n)
-  row_m = pc.index_in(
-    table['model'].combine_chunks(), pa.array(models)
-  ).to_numpy(zero_copy_only=False)
+  row_m = pc.index_in(table['model'], pa.array(models)).to_numpy()
   row_cells = row_n * len(models) + row_m
   _check_unique(path, row_cells, id_N, models)
 
   reward_NM = np.full((len(id_N), len(models)), np.nan)
-  row_rewards = _floats(table['reward'])
+  row_rewards = table['reward'].to_numpy().copy()
   row_rewards[~np.isfinite(row_rewards)] = np.nan
   reward_NM.flat[row_cells] = row_rewards
   if costs:
     cost_NM = np.tile(np.asarray(costs, float), (len(id_N), 1))
   else:
     cost_NM = np.full_like(reward_NM, np.nan)
-    cost_NM.flat[row_cells] = _floats(table['cost_usd'])
+    cost_NM.flat[row_cells] = table['cost_usd'].to_numpy()
     _check_recorded(path, cost_NM, models)
   complete_N = np.isfinite(reward_NM).all(axis=1)
   counts |= {
@@ -195,22 +196,9 @@ def paretobandit_table(folder: epath.PathLike) -> pa.Table:
               'cost_usd': result['cost'],
             }
           )
-  return pa.Table.from_pylist(
-    rows,
-    pa.schema(
-      {
-        'prompt_id': pa.string(),
-        'prompt': pa.string(),
-        'category': pa.string(),
-        'subset': pa.string(),
-        'model': pa.string(),
-        'reward': pa.float64(),
-        'n_samples': pa.int16(),
-        'reward_kind': pa.string(),
-        'cost_usd': pa.float64(),
-      }
-    ),
-  )
+  types = dict.fromkeys(rows[0], pa.string())
+  types |= dict.fromkeys(_NUMBERS, pa.float64()) | {'n_samples': pa.int16()}
+  return pa.Table.from_pylist(rows, pa.schema(types))
 
 
 def _check_models(models: Sequence[str], costs: Sequence[float]) -> None:
@@ -219,17 +207,18 @@ def _check_models(models: Sequence[str], costs: Sequence[float]) -> None:
   twice = [name for name, n in collections.Counter(models).items() if n > 1]
   if twice:
     raise errors.UserError(f'model {twice[0]!r} is chosen twice; name it once.')
+  if barred := [name for name in models if '|' in name]:
+    raise errors.UserError(
+      f"model {barred[0]!r} holds '|', which separates pairs in metrics.json; "
+      'rename it in the table and in --models.'
+    )
   if not costs:
     return
-  if len(costs) < len(models):
+  if len(costs) != len(models):
+    missing = ''.join(f'no cost for {m}: ' for m in models[len(costs) :][:1])
     raise errors.UserError(
-      f'no cost for {models[len(costs)]}: {len(models)} models, {len(costs)} '
-      'costs; give --costs one number per model, in the same order.'
-    )
-  if len(costs) > len(models):
-    raise errors.UserError(
-      f'{len(costs)} costs for {len(models)} models ({", ".join(models)}); '
-      'give --costs one number per model, in the same order.'
+      f'{missing}{len(costs)} costs for {len(models)} models '
+      f'({", ".join(models)}); give --costs one number per model, in order.'
     )
   for name, cost in zip(models, costs, strict=True):
     if not (np.isfinite(cost) and cost >= 0):
@@ -250,6 +239,52 @@ def _open(path: epath.PathLike):
         f'{path} is not a Parquet file; see the format of --outcomes.'
       )
   return path.open('rb')
+
+
+def _read(
+  path: epath.PathLike,
+  f: BinaryIO,
+  models: Sequence[str],
+  category_column: str,
+  costs_given: bool,
+) -> pa.Table:
+  """The rows of `models`: strings, and float64 for numbers."""
+  parquet = pq.ParquetFile(f, page_checksum_verification=True)
+  schema = parquet.schema_arrow
+  wanted = _wanted_columns(path, schema.names, category_column, costs_given)
+  types = pa.schema(
+    [_typed(path, schema.field(schema.names.index(name))) for name in wanted]
+  )
+  if not parquet.metadata.num_rows:
+    raise errors.UserError(f'{path} has no rows; give a table of outcomes.')
+  names = parquet.read(columns=['model'])['model'].cast(pa.string())
+  names.validate(full=True)
+  there = pc.unique(names.drop_null()).to_pylist()
+  _check_present(path, 'model', models, there)
+  groups = []
+  for i in range(parquet.num_row_groups):
+    group = parquet.read_row_group(i, columns=wanted).select(wanted).cast(types)
+    group.validate(full=True)
+    groups.append(group.filter(pc.is_in(group['model'], pa.array(models))))
+  return pa.concat_tables(groups)
+
+
+def _typed(path: epath.PathLike, field: pa.Field) -> pa.Field:
+  """The type to read a column as; UserError where that would be a guess."""
+  kind, is_a = field.type, pa.types
+  if is_a.is_dictionary(kind):
+    kind = kind.value_type
+  if field.name in _NUMBERS:
+    to, fits = pa.float64(), is_a.is_floating(kind) or is_a.is_decimal(kind)
+    fits |= is_a.is_integer(kind) or is_a.is_boolean(kind)
+  else:
+    to, fits = pa.string(), is_a.is_string(kind) or is_a.is_large_string(kind)
+    fits |= field.name not in _TEXT and is_a.is_integer(kind)
+  if not (fits or is_a.is_null(kind)):
+    raise errors.UserError(
+      f'{path}: column {field.name} is of type {field.type}; write it as {to}.'
+    )
+  return pa.field(field.name, to)
 
 
 def _wanted_columns(
@@ -298,14 +333,14 @@ def _keep_categories(
   )
 
 
-def _single_kind(path: epath.PathLike, table: pa.Table, column: str) -> str:
+def _single_kind(path: epath.PathLike, table: pa.Table) -> str:
   kinds = pc.unique(table['reward_kind']).to_pylist()
   if len(kinds) == 1:
     return kinds[0]
   where = []
   for kind in kinds:
     rows = table.filter(pc.equal(table['reward_kind'], kind))
-    names = sorted(pc.unique(rows['category']).to_pylist())
+    names = sorted(pc.unique(rows['category'].drop_null()).to_pylist())
     where.append(f'{kind} in {", ".join(names)}')
   raise errors.UserError(
     f'{path} mixes reward kinds, which are not comparable: '
@@ -361,11 +396,3 @@ def _check_recorded(
         f'{path} has cost_usd {cost_N[bad_N][0]} for {name}; costs are finite '
         'and 0 or more: mend the table, or give --costs.'
       )
-
-
-def _strings(column: pa.ChunkedArray) -> np.ndarray:
-  return column.to_numpy(zero_copy_only=False)
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-  return column.cast(pa.float64()).to_numpy(zero_copy_only=False).copy()

@@ -81,10 +81,10 @@ def bootstrap_intervals(
   }
   for i, (model, category) in enumerate(names):
     interval = _interval(r2_S[i], r2_QS[:, i])
-    if category:
-      r2[model]['by_category'][category] = interval
-    else:
+    if category is None:
       r2[model]['aggregate'] = interval
+    else:
+      r2[model]['by_category'][category] = interval
   return {
     'r2': r2,
     'regret_at_budget': {
@@ -131,12 +131,12 @@ def _regret_at_budgets(
 
 def _moments(
   split: split_lib.Split,
-) -> tuple[np.ndarray, list[tuple[str, str]]]:
+) -> tuple[np.ndarray, list[tuple[str, str | None]]]:
   """Per R²: count, sum, sum of squares and squared errors, as 4 columns.
 
-  And their (model, category), '' for the aggregate.
+  And their (model, category), None for the aggregate.
   """
-  rows = {'': np.arange(len(split.category_N))}
+  rows = {None: np.arange(len(split.category_N))}
   rows |= split_lib.category_rows(split.category_N)
   columns, names = [], []
   for m, name in enumerate(split.models):

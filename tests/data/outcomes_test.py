@@ -125,6 +125,7 @@ def _changed(row, **changes):
     (_ROWS, {'models': ['big', 'big']}, "'big' is chosen twice"),
     (_ROWS, {'categories': ['maths']}, "no category 'maths'; did you mean"),
     (_ROWS, {'category_column': 'subsets'}, "did you mean 'subset'"),
+    (_ROWS, {'models': ['a|b']}, r"'a\|b' holds '\|', which separates pairs"),
     (_ROWS, {'costs': [8]}, 'no cost for big'),
     (_ROWS, {'costs': [8, 9, 10]}, '3 costs for 2 models'),
     (_ROWS, {'costs': [8, -1]}, 'the cost of big is -1'),
@@ -147,6 +148,11 @@ def _changed(row, **changes):
     ),
     ([_ROWS[0], _changed(_ROWS[1], category=None)], {}, '1 rows have no cat'),
     (
+      [_changed(row, category='') for row in _ROWS[:2]] + _ROWS[2:4],
+      {},
+      "the category of prompt id 'p2' is empty",
+    ),
+    (
       [_ROWS[0], _changed(_ROWS[3], cost_usd=0.1)],
       {},
       'no prompt has rewards of all of small, big',
@@ -156,6 +162,74 @@ def _changed(row, **changes):
 def test_bad_input_is_named(write, rows, kwargs, message):
   with pytest.raises(errors.UserError, match=message):
     outcomes.load(write(rows), **({'models': ['small', 'big']} | kwargs))
+
+
+def _put(path, name, column):
+  table = pq.read_table(path)
+  at = table.column_names.index(name)
+  pq.write_table(table.set_column(at, name, column), path)
+
+
+def test_an_empty_prompt_is_refused_by_its_id(write):
+  path = write(_ROWS[:4])
+  _put(path, 'prompt', pa.array(['ask', 'ask', '', '']))
+  with pytest.raises(errors.UserError, match="prompt of prompt id 'p1' is emp"):
+    outcomes.load(path, ['big'])
+
+
+def test_whole_numbers_and_dictionaries_name_prompts_and_categories(write):
+  path = write(_ROWS[:4])
+  _put(path, 'prompt_id', pa.array([10, 10, 9, 9]))
+  _put(path, 'category', pa.array([1, 1, 2, 2], pa.int8()))
+  _put(path, 'model', pq.read_table(path)['model'].dictionary_encode())
+  table = outcomes.load(path, ['small', 'big'])
+  assert table.prompt_ids == ('10', '9')
+  assert table.category_N.tolist() == ['1', '2']
+  np.testing.assert_array_equal(table.reward_NM, [[0, 1], [0.25, 0.5]])
+
+
+@pytest.mark.parametrize(
+  ('name', 'values', 'message'),
+  [
+    ('prompt_id', [0.5, 0.5, 1.5, 1.5], 'column prompt_id is of type double'),
+    ('prompt', [['a']] * 4, 'column prompt is of type list<.*; write it as st'),
+    ('model', [1, 1, 2, 2], 'column model is of type int64; write it as str'),
+    ('reward', ['good'] * 4, 'column reward is of type string; write it as d'),
+    ('cost_usd', ['1 $'] * 4, 'column cost_usd is of type string'),
+  ],
+)
+def test_a_column_of_a_wrong_type_is_named(write, name, values, message):
+  path = write(_ROWS[:4])
+  _put(path, name, pa.array(values))
+  with pytest.raises(errors.UserError, match=message):
+    outcomes.load(path, ['small', 'big'])
+
+
+def test_a_table_without_rows_is_called_empty(write):
+  path = write(_ROWS)
+  pq.write_table(pq.read_table(path).slice(0, 0), path)
+  with pytest.raises(errors.UserError, match='table.parquet has no rows'):
+    outcomes.load(path, ['small', 'big'])
+
+
+def test_a_damaged_file_is_named_wherever_the_damage_is(write):
+  path = write(_ROWS[:4])
+  whole = path.read_bytes()
+  damaged = [whole[: len(whole) // 2], whole[:6]]
+  # From the first page to the footer.
+  for at in range(4, len(whole) - 20, 97):
+    damaged.append(whole[:at] + b'\xff' * 16 + whole[at + 16 :])
+  said = 0
+  for content in damaged:
+    path.write_bytes(content)
+    try:
+      outcomes.load(path, ['small', 'big'])
+    except errors.UserError as e:
+      assert 'table.parquet' in str(e)
+      assert '\n' not in str(e)
+      said += 'is damaged' in str(e)
+  # Some bytes are statistics that nobody reads, or values that stay legal.
+  assert said > len(damaged) // 3
 
 
 def test_a_table_without_costs_asks_for_them(write):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -90,6 +92,17 @@ def test_infeasible_and_undefined_are_none(make_split):
   assert result['regret_at_budget']['same:x']['0.25'] == nothing
   assert result['r2']['w']['aggregate'] == nothing
   assert result['r2']['w']['by_category']['a'] == nothing
+
+
+def test_a_category_without_a_name_is_not_the_aggregate(make_split):
+  split = make_split()
+  plain = _intervals(split)['r2']['y']
+  names = ('category_N', 'train_category_N')
+  nameless = {n: np.char.replace(getattr(split, n), 'a', '') for n in names}
+  split = dataclasses.replace(split, **nameless)
+  result = _intervals(split)['r2']['y']
+  assert result['aggregate'] == plain['aggregate']
+  assert result['by_category'][''] == plain['by_category']['a']
 
 
 def test_a_seed_repeats_and_another_differs(make_split):
