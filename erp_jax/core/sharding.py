@@ -1,5 +1,8 @@
 """Logical axes of weights and batches, and the mesh axes they lie on."""
 
+import math
+from collections.abc import Sequence
+
 import jax
 
 from erp_jax.core import errors
@@ -11,16 +14,50 @@ MODEL = 'model'
 # every device.
 RULES = {
   'batch': DATA,
-  'vocab': MODEL,
-  'mlp': MODEL,
+  'experts': MODEL,
   'heads': MODEL,
   'kv_heads': MODEL,
+  'mlp': MODEL,
+  'vocab': MODEL,
 }
+# Copied to every device too where the mesh axis does not divide them.
+_COPIED_IF_UNEVEN = ('batch', 'kv_heads', 'vocab')
 
 
-def spec(*logical: str | None) -> jax.P:
-  """PartitionSpec of an array with these logical axes."""
-  return jax.P(*(RULES.get(axis) for axis in logical))
+def spec(
+  shape: Sequence[int], axes: Sequence[str | None], mesh: jax.sharding.Mesh
+) -> jax.P:
+  """PartitionSpec of an array whose axes have these sizes and logical names.
+
+  A mesh axis that a first axis lies on is not used for a second one. Raises
+  UserError, with the sizes that work, where the mesh does not divide an axis.
+  """
+  entries: list[str | None] = []
+  for size, axis in zip(shape, axes, strict=True):
+    mesh_axis = RULES.get(axis)
+    num = mesh.shape.get(mesh_axis, 1)
+    if num == 1 or mesh_axis in entries:
+      entries.append(None)
+    elif size % num == 0:
+      entries.append(mesh_axis)
+    elif axis in _COPIED_IF_UNEVEN:
+      entries.append(None)
+    else:
+      works = ', '.join(str(n) for n in range(1, size + 1) if size % n == 0)
+      raise errors.UserError(
+        f'mesh axis {mesh_axis!r} has {num} devices, which does not divide '
+        f'the {size} {axis} of this model: set runtime.{mesh_axis} to one of '
+        f'{works}.'
+      )
+  return jax.P(*entries)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+  """x, laid out on the mesh in force as its logical axes say."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if math.prod(mesh.shape.values()) == 1:
+    return x
+  return jax.lax.with_sharding_constraint(x, spec(x.shape, axes, mesh))
 
 
 def make_mesh(data: int, model: int) -> jax.sharding.Mesh:

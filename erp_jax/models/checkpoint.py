@@ -11,17 +11,25 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors
 
 from erp_jax.core import errors
 from erp_jax.data import assets
-from erp_jax.models import decoder, decoder_config, gguf_file, hub, json_file
+from erp_jax.models import (
+  decoder,
+  decoder_config,
+  decoder_weights,
+  gguf_file,
+  hub,
+  json_file,
+  lazy_tensor,
+  safetensors_file,
+  tensor_names,
+)
 from erp_jax.models import params as params_lib
 
 _PACKAGE = 'package:'
@@ -34,23 +42,6 @@ _log = logging.getLogger(__name__)
 
 # transformers before 4.32 saved this buffer; it follows from the config.
 _IGNORED = ('*.rotary_emb.inv_freq',)
-
-_GGUF_NAMES = {
-  'token_embd.weight': 'model.embed_tokens.weight',
-  'output_norm.weight': 'model.norm.weight',
-  'output.weight': 'lm_head.weight',
-}
-_GGUF_LAYER_NAMES = {
-  'attn_norm': 'input_layernorm',
-  'attn_q': 'self_attn.q_proj',
-  'attn_k': 'self_attn.k_proj',
-  'attn_v': 'self_attn.v_proj',
-  'attn_output': 'self_attn.o_proj',
-  'ffn_norm': 'post_attention_layernorm',
-  'ffn_gate': 'mlp.gate_proj',
-  'ffn_up': 'mlp.up_proj',
-  'ffn_down': 'mlp.down_proj',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +59,7 @@ class Checkpoint:
   path: pathlib.Path
   revision: str
   config: Mapping[str, Any]
-  tensors: Mapping[str, np.ndarray]
+  tensors: Mapping[str, lazy_tensor.LazyTensor]
 
   @property
   def is_gguf(self) -> bool:
@@ -101,85 +92,48 @@ def open_checkpoint(name: str) -> Checkpoint:
 def load_decoder(
   name: str, dtype: jax.typing.DTypeLike
 ) -> tuple[decoder.DecoderConfig, Any, Checkpoint]:
-  """The config, the weights in `dtype` and the checkpoint they came from."""
+  """The config, the weights in `dtype` and the checkpoint they came from.
+
+  int8 is for the matrices; the rest, and what is computed, is then bfloat16.
+  """
   start = time.monotonic()
   checkpoint = open_checkpoint(name)
-  if checkpoint.is_gguf:
-    tied = 'output.weight' not in checkpoint.tensors
-    cfg = decoder_config.from_gguf(checkpoint.config, tied)
-    tensors = _HubNames(checkpoint.tensors, cfg)
-  else:
-    cfg = decoder_config.from_hf(checkpoint.config)
-    tensors = checkpoint.tensors
-  # Some tied checkpoints hold the head all the same.
-  ignored = (*_IGNORED, 'lm_head.weight') if cfg.tied else _IGNORED
-  weights = decoder.weights(cfg)
-  values = params_lib.load(weights, tensors, dtype, ignored)
+  cfg, tensors = decoder_tensors(checkpoint)
+  ignored = _IGNORED
+  if cfg.tied or cfg.num_labels:  # Some files hold an unused head all the same.
+    ignored = (*_IGNORED, 'lm_head.weight')
+  weights = decoder_weights.declare(cfg)
+  dtype = jnp.dtype(dtype)
+  int8 = dtype == jnp.int8
+  values = params_lib.load(
+    weights, tensors, jnp.bfloat16 if int8 else dtype, ignored, int8
+  )
   _log.info(
     'Loaded %s: %.1f M parameters in %s, %.1f s.',
     name,
     params_lib.count(weights) / 1e6,
-    jnp.dtype(dtype).name,
+    dtype.name,
     time.monotonic() - start,
   )
   return cfg, values, checkpoint
 
 
-class _Safetensors(Mapping[str, np.ndarray]):
-  """The tensors of one or more safetensors files."""
+def decoder_tensors(
+  checkpoint: Checkpoint,
+) -> tuple[decoder.DecoderConfig, Mapping[str, Any]]:
+  """The config of a checkpoint, and its tensors under the names of `declare`.
 
-  def __init__(self, files: list[pathlib.Path]):
-    self._file_of = {}
-    for path in files:
-      try:
-        file = safetensors.safe_open(path, 'numpy')
-      except (OSError, safetensors.SafetensorError) as error:
-        raise errors.UserError(
-          f'{path} cannot be read ({error}): fetch it again.'
-        ) from error
-      self._file_of.update(dict.fromkeys(file.keys(), file))
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    return self._file_of[name].get_tensor(name)
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._file_of)
-
-  def __len__(self) -> int:
-    return len(self._file_of)
-
-
-class _HubNames(Mapping[str, np.ndarray]):
-  """Tensors of a Llama GGUF under the hub's names and in its row order."""
-
-  def __init__(
-    self, tensors: Mapping[str, np.ndarray], cfg: decoder.DecoderConfig
-  ):
-    self._tensors = tensors
-    self._half = cfg.head_dim // 2
-    self._name_of = {_hub_name(name): name for name in tensors}
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    tensor = self._tensors[self._name_of[name]]
-    if not name.endswith(('.q_proj.weight', '.k_proj.weight')):
-      return tensor
-    # The file pairs rows (2i, 2i + 1) of a head for interleaved RoPE; the
-    # hub's layout, rotate-half, pairs (i, i + W / 2).
-    rows = tensor.reshape(-1, self._half, 2, tensor.shape[-1])
-    return rows.swapaxes(1, 2).reshape(tensor.shape)
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._name_of)
-
-  def __len__(self) -> int:
-    return len(self._name_of)
-
-
-def _hub_name(name: str) -> str:
-  match = re.fullmatch(r'blk\.(\d+)\.(\w+)\.weight', name)
-  if match and match[2] in _GGUF_LAYER_NAMES:
-    return f'model.layers.{match[1]}.{_GGUF_LAYER_NAMES[match[2]]}.weight'
-  return _GGUF_NAMES.get(name, name)
+  Raises UserError if it is no decoder that is supported.
+  """
+  if checkpoint.is_gguf:
+    tied = 'output.weight' not in checkpoint.tensors
+    cfg = decoder_config.from_gguf(checkpoint.config, tied)
+    architecture = checkpoint.config['general.architecture']
+    return cfg, tensor_names.from_gguf(checkpoint.tensors, cfg, architecture)
+  cfg = decoder_config.from_hf(checkpoint.config)
+  if cfg.qkv_fused:
+    return cfg, tensor_names.from_internlm2(checkpoint.tensors)
+  return cfg, checkpoint.tensors
 
 
 def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
@@ -198,7 +152,7 @@ def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
       'or a .gguf file, is needed.'
     )
   files = _weight_files(path)
-  tensors = _Safetensors(files)
+  tensors = safetensors_file.SafetensorsFiles(files)
   config = json_file.read(path / 'config.json')
   revision = revision or _folder_hash(path, files)
   return Checkpoint(name, path, revision, config, tensors)

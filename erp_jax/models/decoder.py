@@ -1,8 +1,9 @@
-"""Decoder-only transformers (the Llama family) as pure functions on weights.
+"""Decoder-only transformers as pure functions on weights.
 
-One function, `extend`, does prefill, decoding and scoring. It follows
-LlamaForCausalLM of transformers 5.23: rotate-half RoPE, pre-norm blocks, SiLU
-gated MLP, no biases.
+One function, `extend`, does prefill, decoding and scoring. What Llama, Gemma
+1 to 3, Qwen 2 and 3 and InternLM2 differ in are fields of `DecoderConfig`; the
+reference is their eager attention in transformers 5.23. All have rotate-half
+RoPE, RMS norms before each half of a block, and a gated MLP.
 """
 
 import dataclasses
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from erp_jax.models import layers
-from erp_jax.models import params as params_lib
+from erp_jax.core import sharding
+from erp_jax.models import experts, int8, layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,25 +23,49 @@ class DecoderConfig:
   vocab_size: int
   num_layers: int
   width: int
-  mlp: int
+  mlp: int  # Of one expert, where there are experts.
   heads: int
   kv_heads: int
   head_dim: int
+  max_position: int
+  norm_eps: float
+  tied: bool  # The output head is the embedding.
+  num_labels: int = 0  # Of a head `score` in place of the vocabulary's.
+  activation: str = 'silu'  # Of the MLP's gate, or 'gelu_tanh'.
+  embed_scaled: bool = False  # By sqrt(width), rounded to the weights' dtype.
+  norm_plus_one: bool = False  # Norms multiply by 1 + weight.
+  post_norms: bool = False  # Norms on what each half of a block adds, too.
+  qkv_bias: bool = False
+  out_bias: bool = False
+  qkv_fused: bool = False  # One matrix: each kv head's queries, key, value.
+  qk_norm: bool = False  # Per head, before RoPE.
+  query_scale: float = 0.0  # Of the scores; 0 is head_dim ** -0.5.
+  attn_softcap: float = 0.0
+  logit_softcap: float = 0.0
   rope_theta: float
   rope_factor: float = 1.0  # Llama 3.1 frequency scaling; 1 means none.
   rope_low: float = 1.0
   rope_high: float = 4.0
   rope_original: int = 8192  # Context length before scaling.
-  norm_eps: float
-  tied: bool  # The output head is the embedding.
-  max_position: int
+  rope_linear: float = 1.0  # Positions are divided by it.
+  rope_local_theta: float = 0.0  # Of windowed layers, unscaled; 0 is the same.
+  window: int = 0  # Last keys, its own included, that a windowed layer sees.
+  windowed: tuple[bool, ...] = ()  # Which layers are; empty for none.
+  num_experts: int = 0  # 0 is one dense MLP.
+  experts_per_token: int = 0
+  renormalize_experts: bool = False  # The chosen experts' weights sum to 1.
+
+  @property
+  def group(self) -> int:
+    """R: query heads for each key and value head."""
+    return self.heads // self.kv_heads
 
 
 class Prefix(NamedTuple):
   """Keys and values that all K sequences of a prompt share.
 
-  Entries at and after len_P are padding. Keys are kept [..., W, S]: on CPU
-  the scores of a decode step are then 8 times cheaper.
+  Entry s has position s; those at and after len_P are padding. Keys are kept
+  [..., W, S]: on CPU the scores of a decode step are then 8 times cheaper.
   """
 
   key_LPGWS: jax.Array
@@ -49,59 +74,19 @@ class Prefix(NamedTuple):
 
 
 class Suffix(NamedTuple):
-  """Keys and values that each sequence has for itself."""
+  """Keys, values and positions that each sequence has for itself."""
 
   key_LPKGWS: jax.Array
   value_LPKGSW: jax.Array
+  position_PKS: jax.Array
 
 
-def weights(cfg: DecoderConfig) -> dict[str, Any]:
-  """Params of the network, under the names of the hub's Llama checkpoints."""
-  L, D, F = cfg.num_layers, cfg.width, cfg.mlp
-  H, G, W = cfg.heads, cfg.kv_heads, cfg.head_dim
+class _Seen(NamedTuple):
+  """Which keys a token sees: the new ones, older ones, and the prefix's."""
 
-  def linear(shape, axes, name, in_axes):
-    name = f'model.layers.{{layer}}.{name}.weight'
-    return params_lib.Param((L, *shape), ('layers', *axes), name, in_axes)
-
-  def norm(shape, axes, name):
-    return params_lib.Param(shape, axes, name, mean=1.0, std=0.1)
-
-  stack = ('layers', 'embed')
-  tree = {
-    'embed_VD': params_lib.Param(
-      (cfg.vocab_size, D), ('vocab', 'embed'), 'model.embed_tokens.weight'
-    ),
-    'norm_D': norm((D,), ('embed',), 'model.norm.weight'),
-    'layers': {
-      'attn_norm_LD': norm(
-        (L, D), stack, 'model.layers.{layer}.input_layernorm.weight'
-      ),
-      'wq_LDHW': linear(
-        (D, H, W), ('embed', 'heads', 'head_dim'), 'self_attn.q_proj', 1
-      ),
-      'wk_LDGW': linear(
-        (D, G, W), ('embed', 'kv_heads', 'head_dim'), 'self_attn.k_proj', 1
-      ),
-      'wv_LDGW': linear(
-        (D, G, W), ('embed', 'kv_heads', 'head_dim'), 'self_attn.v_proj', 1
-      ),
-      'wo_LHWD': linear(
-        (H, W, D), ('heads', 'head_dim', 'embed'), 'self_attn.o_proj', 2
-      ),
-      'mlp_norm_LD': norm(
-        (L, D), stack, 'model.layers.{layer}.post_attention_layernorm.weight'
-      ),
-      'gate_LDF': linear((D, F), ('embed', 'mlp'), 'mlp.gate_proj', 1),
-      'up_LDF': linear((D, F), ('embed', 'mlp'), 'mlp.up_proj', 1),
-      'down_LFD': linear((F, D), ('mlp', 'embed'), 'mlp.down_proj', 1),
-    },
-  }
-  if not cfg.tied:
-    tree['head_VD'] = params_lib.Param(
-      (cfg.vocab_size, D), ('vocab', 'embed'), 'lm_head.weight'
-    )
-  return tree
+  new_PKTS: jax.Array
+  old_PKTS: jax.Array
+  prefix_PKTS: jax.Array
 
 
 def empty_cache(
@@ -114,8 +99,9 @@ def empty_cache(
   """A suffix cache of `size` entries for each of P x K sequences."""
   lead = (cfg.num_layers, num_prompts, num_per_prompt, cfg.kv_heads)
   return Suffix(
-    jnp.zeros((*lead, cfg.head_dim, size), dtype),
-    jnp.zeros((*lead, size, cfg.head_dim), dtype),
+    _on_mesh(jnp.zeros((*lead, cfg.head_dim, size), dtype)),
+    _on_mesh(jnp.zeros((*lead, size, cfg.head_dim), dtype)),
+    jnp.zeros((num_prompts, num_per_prompt, size), jnp.int32),
   )
 
 
@@ -133,22 +119,31 @@ def as_prefix(suffix: Suffix, len_P: jax.Array, size: int) -> Prefix:
 
 
 def prefill(
-  params: Any, cfg: DecoderConfig, token_PT: jax.Array
+  params: Any, cfg: DecoderConfig, token_PT: jax.Array, num_layers: int = 0
 ) -> tuple[jax.Array, Suffix]:
   """The full causal forward: hidden states [P, T, D] and the K = 1 cache.
 
   Right-padded prompts need no more than this: what follows a token never
-  changes it. Their lengths matter when the cache becomes a prefix.
+  changes it. Their lengths matter when the cache becomes a prefix. With
+  `num_layers`, the states are those after that many layers, without the final
+  norm; 0 is all of them and the norm.
   """
   P, T = token_PT.shape
   token_PKT = token_PT[:, None]
   position_PKT = jnp.broadcast_to(jnp.arange(T), token_PKT.shape)
   visible_PKTS = jnp.broadcast_to(jnp.tri(T, dtype=bool), (P, 1, T, T))
-  dtype = params['embed_VD'].dtype
-  suffix = empty_cache(cfg, P, 1, T, dtype)
-  hidden_PKTD, suffix = extend(
-    params, cfg, token_PKT, position_PKT, None, suffix, 0, visible_PKTS
-  )
+  if num_layers:
+    params = {
+      **params,
+      'layers': jax.tree.map(lambda x: x[:num_layers], params['layers']),
+    }
+    windowed = cfg.windowed[:num_layers]
+    cfg = dataclasses.replace(cfg, num_layers=num_layers, windowed=windowed)
+  suffix = empty_cache(cfg, P, 1, T, params['embed_VD'].dtype)
+  args = (params, cfg, token_PKT, position_PKT, None, suffix, 0, visible_PKTS)
+  hidden_PKTD, suffix = _extend(*args)
+  if not num_layers:
+    hidden_PKTD = _norm(hidden_PKTD, params['norm_D'], cfg)
   return hidden_PKTD[:, 0], suffix
 
 
@@ -168,53 +163,19 @@ def extend(
     params: the weights; their dtype is that of the matmuls and caches.
     position_PKT: of each token in its sequence, the prefix counted.
     prefix: what the K sequences of a prompt share, or None. Every new token
-      sees all of it up to its length.
+      sees all of it up to its length, or what is in its layer's window.
     suffix: donate it: the new entries are written in place.
     slot: the new tokens' entries become suffix[slot : slot + T], for all
       sequences; slot + T must not pass the cache's size. A ring buffer is the
       caller's choice of slots and visibility.
-    visible_PKTS: the suffix entries, after that write, that each token sees.
+    visible_PKTS: the suffix entries, after that write, that each token sees;
+      a windowed layer sees the near ones among them.
 
   Returns the final-norm hidden states [P, K, T, D] and the new suffix cache.
   """
-  T, S = token_PKT.shape[-1], visible_PKTS.shape[-1]
-  table = layers.rope_table(position_PKT, _frequencies(cfg))
-  # The cache is only read inside the scan, and written once after it: the new
-  # entries are a part of their own, and the ones they replace are hidden.
-  at_S = jnp.arange(S)
-  replaced_S = (at_S >= slot) & (at_S < slot + T)
-  old_PKTS = visible_PKTS & ~replaced_S
-  new_PKTS = jax.lax.dynamic_slice_in_dim(visible_PKTS, slot, T, axis=-1)
-
-  def block(x_PKTD, inputs):
-    layer, shared, own = inputs
-    y_PKTD = layers.rms_norm(x_PKTD, layer['attn_norm_LD'], cfg.norm_eps)
-    q_PKTGRW, key_PKGWT, value_PKGTW = _project(layer, y_PKTD, table)
-    parts = [layers.attend_own(q_PKTGRW, key_PKGWT, value_PKGTW, new_PKTS)]
-    if T < S:
-      parts.append(layers.attend_own(q_PKTGRW, *own, old_PKTS))
-    if prefix is not None:
-      prefix_S = jnp.arange(shared[0].shape[-1])
-      seen_PS = prefix_S < prefix.len_P[:, None]
-      parts.append(layers.attend_shared(q_PKTGRW, *shared, seen_PS))
-    out_PKTGRW = layers.merge(parts).astype(x_PKTD.dtype)
-    wo_HWD = layer['wo_LHWD']
-    out_PKTHW = out_PKTGRW.reshape(*token_PKT.shape, *wo_HWD.shape[:2])
-    x_PKTD += jnp.einsum('PKTHW,HWD->PKTD', out_PKTHW, wo_HWD)
-    x_PKTD += _mlp(layer, x_PKTD, cfg)
-    return x_PKTD, (key_PKGWT, value_PKGTW)
-
-  x_PKTD = params['embed_VD'][token_PKT]
-  shared = None if prefix is None else prefix[:2]
-  x_PKTD, (key_LPKGWT, value_LPKGTW) = jax.lax.scan(
-    block, x_PKTD, (params['layers'], shared, suffix)
-  )
-  update = jax.lax.dynamic_update_slice_in_dim
-  suffix = Suffix(
-    update(suffix.key_LPKGWS, key_LPKGWT, slot, axis=-1),
-    update(suffix.value_LPKGSW, value_LPKGTW, slot, axis=-2),
-  )
-  return layers.rms_norm(x_PKTD, params['norm_D'], cfg.norm_eps), suffix
+  args = (token_PKT, position_PKT, prefix, suffix, slot, visible_PKTS)
+  hidden_PKTD, suffix = _extend(params, cfg, *args)
+  return _norm(hidden_PKTD, params['norm_D'], cfg), suffix
 
 
 def logits(params: Any, cfg: DecoderConfig, hidden: jax.Array) -> jax.Array:
@@ -223,14 +184,110 @@ def logits(params: Any, cfg: DecoderConfig, hidden: jax.Array) -> jax.Array:
   The vocabulary may be larger than the tokenizer's: ids that it lacks have
   logits too, and must be masked before sampling.
   """
-  head_VD = params['embed_VD' if cfg.tied else 'head_VD']
-  return jnp.tensordot(
-    hidden, head_VD, axes=(-1, -1), preferred_element_type=jnp.float32
+  table = params['embed_VD' if cfg.tied else 'head_VD']
+  return _cap(int8.logits(hidden, table), cfg.logit_softcap)
+
+
+def score(params: Any, hidden: jax.Array) -> jax.Array:
+  """Scores [..., num_labels] in float32 of final-norm hidden states."""
+  return int8.logits(hidden, params['score_JD'])
+
+
+def _extend(
+  params, cfg, token_PKT, position_PKT, prefix, suffix, slot, visible_PKTS
+):
+  """`extend` without the final norm."""
+  seen = _seen(position_PKT, prefix, suffix, slot, visible_PKTS)
+  near = _near(cfg, position_PKT, prefix, suffix)
+  table = layers.rope_table(position_PKT, _frequencies(cfg))
+  local = table
+  if cfg.rope_local_theta:
+    freq = layers.rope_frequencies(cfg.head_dim, cfg.rope_local_theta)
+    local = layers.rope_table(position_PKT, freq)
+  scores = layers.Scores(
+    cfg.query_scale or cfg.head_dim**-0.5, cfg.attn_softcap
+  )
+
+  def block(x_PKTD, inputs):
+    layer, windowed, shared, own = inputs
+    sees, angles = seen, table
+    if cfg.windowed:
+      sees = jax.tree.map(lambda s, n: s & (n | ~windowed), seen, near)
+      angles = jax.tree.map(
+        lambda a, b: jnp.where(windowed, b, a), table, local
+      )
+    y_PKTD = _norm(x_PKTD, layer['attn_norm_LD'], cfg)
+    q_PKTGRW, key_PKGWT, value_PKGTW = _project(layer, y_PKTD, angles, cfg)
+    new = (key_PKGWT, value_PKGTW)
+    # The cache is only read inside the scan, and written once after it: the
+    # new entries are a part of their own, and those they replace are hidden.
+    parts = [layers.attend_own(q_PKTGRW, *new, sees.new_PKTS, scores)]
+    if new[0].shape[-1] < own[0].shape[-1]:
+      parts.append(layers.attend_own(q_PKTGRW, *own, sees.old_PKTS, scores))
+    if shared is not None:
+      parts.append(
+        layers.attend_shared(q_PKTGRW, *shared, sees.prefix_PKTS, scores)
+      )
+    attn_PKTD = _attn_out(layer, layers.merge(parts).astype(x_PKTD.dtype))
+    if cfg.post_norms:
+      attn_PKTD = _norm(attn_PKTD, layer['attn_post_norm_LD'], cfg)
+    x_PKTD += attn_PKTD
+    y_PKTD = _norm(x_PKTD, layer['mlp_norm_LD'], cfg)
+    mlp_PKTD = _mlp(layer, y_PKTD, cfg)
+    if cfg.post_norms:
+      mlp_PKTD = _norm(mlp_PKTD, layer['mlp_post_norm_LD'], cfg)
+    return x_PKTD + mlp_PKTD, new
+
+  x_PKTD = int8.take(params['embed_VD'], token_PKT)
+  x_PKTD = sharding.constrain(x_PKTD, 'batch', None, None, None)
+  if cfg.embed_scaled:
+    x_PKTD *= jnp.asarray(cfg.width**0.5, x_PKTD.dtype)
+  windowed_L = jnp.asarray(cfg.windowed or (False,) * cfg.num_layers)
+  shared = None if prefix is None else prefix[:2]
+  x_PKTD, (key_LPKGWT, value_LPKGTW) = jax.lax.scan(
+    block, x_PKTD, (params['layers'], windowed_L, shared, suffix[:2])
+  )
+  update = jax.lax.dynamic_update_slice_in_dim
+  suffix = Suffix(
+    _on_mesh(update(suffix.key_LPKGWS, key_LPKGWT, slot, axis=-1)),
+    _on_mesh(update(suffix.value_LPKGSW, value_LPKGTW, slot, axis=-2)),
+    update(suffix.position_PKS, position_PKT.astype(jnp.int32), slot, axis=-1),
+  )
+  return x_PKTD, suffix
+
+
+def _seen(position_PKT, prefix, suffix, slot, visible_PKTS) -> _Seen:
+  """What each token sees in a layer without a window."""
+  P, _, T = position_PKT.shape
+  at_S = jnp.arange(visible_PKTS.shape[-1])
+  replaced_S = (at_S >= slot) & (at_S < slot + T)
+  seen_PS = jnp.zeros((P, 0), bool)
+  if prefix is not None:
+    prefix_S = jnp.arange(prefix.key_LPGWS.shape[-1])
+    seen_PS = prefix_S < prefix.len_P[:, None]
+  return _Seen(
+    jax.lax.dynamic_slice_in_dim(visible_PKTS, slot, T, axis=-1),
+    visible_PKTS & ~replaced_S,
+    seen_PS[:, None, None],
+  )
+
+
+def _near(cfg, position_PKT, prefix, suffix) -> _Seen:
+  """Which keys lie in the window of each token."""
+  size = 0 if prefix is None else prefix.key_LPGWS.shape[-1]
+
+  def near(key_position):
+    return position_PKT[..., None] - key_position < cfg.window
+
+  return _Seen(
+    near(position_PKT[..., None, :]),
+    near(suffix.position_PKS[..., None, :]),
+    near(jnp.arange(size)),
   )
 
 
 def _frequencies(cfg: DecoderConfig):
-  return layers.rope_frequencies(
+  freq = layers.rope_frequencies(
     cfg.head_dim,
     cfg.rope_theta,
     cfg.rope_factor,
@@ -238,27 +295,70 @@ def _frequencies(cfg: DecoderConfig):
     cfg.rope_high,
     cfg.rope_original,
   )
+  return freq / cfg.rope_linear
 
 
-def _project(layer, y_PKTD, table):
+def _norm(x, scale, cfg):
+  return layers.rms_norm(x, scale, cfg.norm_eps, cfg.norm_plus_one)
+
+
+def _cap(x, cap):
+  return cap * jnp.tanh(x / cap) if cap else x
+
+
+def _on_mesh(cache):
+  """A cache [L, P, K, G, ...] by prompt and key head on the mesh in force."""
+  return sharding.constrain(cache, None, 'batch', None, 'kv_heads', None, None)
+
+
+def _project(layer, y_PKTD, table, cfg):
   """Rotated queries by group, and keys and values in the cache's layout."""
-  q_PKTHW = jnp.einsum('PKTD,DHW->PKTHW', y_PKTD, layer['wq_LDHW'])
-  key_PKTGW = jnp.einsum('PKTD,DGW->PKTGW', y_PKTD, layer['wk_LDGW'])
-  value_PKTGW = jnp.einsum('PKTD,DGW->PKTGW', y_PKTD, layer['wv_LDGW'])
+  P, K, T, _ = y_PKTD.shape
+  G, R, W = cfg.kv_heads, cfg.group, cfg.head_dim
+  if cfg.qkv_fused:
+    qkv_PKTGJW = int8.einsum('PKTD,DGJW->PKTGJW', y_PKTD, layer['wqkv_LDGJW'])
+    q_PKTHW = qkv_PKTGJW[..., :R, :].reshape(P, K, T, G * R, W)
+    key_PKTGW, value_PKTGW = qkv_PKTGJW[..., R, :], qkv_PKTGJW[..., R + 1, :]
+  else:
+    q_PKTHW = int8.einsum('PKTD,DHW->PKTHW', y_PKTD, layer['wq_LDHW'])
+    key_PKTGW = int8.einsum('PKTD,DGW->PKTGW', y_PKTD, layer['wk_LDGW'])
+    value_PKTGW = int8.einsum('PKTD,DGW->PKTGW', y_PKTD, layer['wv_LDGW'])
+  if cfg.qkv_bias:
+    q_PKTHW += layer['bq_LHW']
+    key_PKTGW += layer['bk_LGW']
+    value_PKTGW += layer['bv_LGW']
+  if cfg.qk_norm:
+    q_PKTHW = _norm(q_PKTHW, layer['q_norm_LW'], cfg)
+    key_PKTGW = _norm(key_PKTGW, layer['k_norm_LW'], cfg)
   q_PKTHW = layers.rotate(q_PKTHW, table)
   key_PKTGW = layers.rotate(key_PKTGW, table)
-  *lead, G, W = key_PKTGW.shape
   return (
-    q_PKTHW.reshape(*lead, G, -1, W),
+    q_PKTHW.reshape(P, K, T, G, R, W),
     key_PKTGW.transpose(0, 1, 3, 4, 2),
     value_PKTGW.transpose(0, 1, 3, 2, 4),
   )
 
 
-def _mlp(layer, x_PKTD, cfg):
-  y_PKTD = layers.rms_norm(x_PKTD, layer['mlp_norm_LD'], cfg.norm_eps)
-  gate_PKTF = jnp.einsum('PKTD,DF->PKTF', y_PKTD, layer['gate_LDF'])
-  up_PKTF = jnp.einsum('PKTD,DF->PKTF', y_PKTD, layer['up_LDF'])
-  return jnp.einsum(
-    'PKTF,FD->PKTD', jax.nn.silu(gate_PKTF) * up_PKTF, layer['down_LFD']
+def _attn_out(layer, out_PKTGRW):
+  *lead, G, R, W = out_PKTGRW.shape
+  out_PKTHW = out_PKTGRW.reshape(*lead, G * R, W)
+  out_PKTD = int8.einsum('PKTHW,HWD->PKTD', out_PKTHW, layer['wo_LHWD'])
+  return out_PKTD + layer['bo_LD'] if 'bo_LD' in layer else out_PKTD
+
+
+def _mlp(layer, y_PKTD, cfg):
+  act = layers.ACTIVATIONS[cfg.activation]
+  if cfg.num_experts:
+    mix_BD = experts.mix(
+      layer,
+      y_PKTD.reshape(-1, cfg.width),
+      cfg.experts_per_token,
+      cfg.renormalize_experts,
+      act,
+    )
+    return mix_BD.reshape(y_PKTD.shape)
+  gate_PKTF = int8.einsum('PKTD,DF->PKTF', y_PKTD, layer['gate_LDF'])
+  up_PKTF = int8.einsum('PKTD,DF->PKTF', y_PKTD, layer['up_LDF'])
+  return int8.einsum(
+    'PKTF,FD->PKTD', act(gate_PKTF) * up_PKTF, layer['down_LFD']
   )

@@ -1,30 +1,43 @@
 """Norm, rotary positions and attention over a shared prefix and own suffix."""
 
+import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
-  """x over its root mean square along the last axis, times scale_D.
+def rms_norm(
+  x: jax.Array, scale: jax.Array, eps: float, plus_one: bool = False
+) -> jax.Array:
+  """x over its root mean square along the last axis, times the scale.
 
-  Computed in float32, returned in the dtype of x.
+  Computed in float32, returned in the dtype of x. With `plus_one` the factor
+  is 1 + scale, in float32 too (Gemma); without, x is rounded before it (Llama).
   """
   wide = x.astype(jnp.float32)
   square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-  normed = (wide * jax.lax.rsqrt(square + eps)).astype(x.dtype)
-  return normed * scale_D
+  normed = wide * jax.lax.rsqrt(square + eps)
+  if plus_one:
+    return (normed * (1 + scale.astype(jnp.float32))).astype(x.dtype)
+  return normed.astype(x.dtype) * scale
+
+
+ACTIVATIONS = {
+  'silu': jax.nn.silu,
+  'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+}
 
 
 def rope_frequencies(
   head_dim: int,
   theta: float,
-  factor: float,
-  low: float,
-  high: float,
-  original: int,
+  factor: float = 1.0,
+  low: float = 1.0,
+  high: float = 4.0,
+  original: int = 8192,
 ) -> np.ndarray:
   """Radians per position of each of the head_dim / 2 pairs, float64.
 
@@ -56,6 +69,13 @@ def rotate(x_PKTHW: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
   return jnp.concatenate(rotated, axis=-1).astype(x_PKTHW.dtype)
 
 
+class Scores(NamedTuple):
+  """How attention scores come from products of queries and keys."""
+
+  scale: float
+  softcap: float  # cap * tanh(score / cap) before the mask; 0 is none.
+
+
 # A part of the keys, attended to alone: sum of exp(score - top) * value, sum
 # of exp(score - top), and top, the row's largest score. The softmax over
 # several parts is `merge` of theirs, so no part is copied next to another.
@@ -66,17 +86,22 @@ def attend_shared(
   q_PKTGRW: jax.Array,
   key_PGWS: jax.Array,
   value_PGSW: jax.Array,
-  visible_PS: jax.Array,
+  visible_PKTS: jax.Array,
+  scores: Scores,
 ) -> Part:
-  """Attention of K sequences to the keys of their prompt."""
+  """Attention of K sequences to the keys of their prompt.
+
+  The K and T axes of visible_PKTS may be 1.
+  """
   score_PGKTRS = jnp.einsum(
     'PKTGRW,PGWS->PGKTRS',
     q_PKTGRW,
     key_PGWS,
     preferred_element_type=jnp.float32,
   )
-  visible = visible_PS[:, None, None, None, None, :]
-  weight_PGKTRS, total, top = _exponentials(score_PGKTRS, q_PKTGRW, visible)
+  visible = visible_PKTS[:, None, :, :, None]
+  weight_PGKTRS, total, top = _exponentials(score_PGKTRS, scores, visible)
+  weight_PGKTRS = weight_PGKTRS.astype(q_PKTGRW.dtype)
   out_PGKTRW = jnp.einsum(
     'PGKTRS,PGSW->PGKTRW',
     weight_PGKTRS,
@@ -91,6 +116,7 @@ def attend_own(
   key_PKGWS: jax.Array,
   value_PKGSW: jax.Array,
   visible_PKTS: jax.Array,
+  scores: Scores,
 ) -> Part:
   """Attention of each sequence to its own keys."""
   score_PKGTRS = jnp.einsum(
@@ -100,7 +126,8 @@ def attend_own(
     preferred_element_type=jnp.float32,
   )
   visible = visible_PKTS[:, :, None, :, None, :]
-  weight_PKGTRS, total, top = _exponentials(score_PKGTRS, q_PKTGRW, visible)
+  weight_PKGTRS, total, top = _exponentials(score_PKGTRS, scores, visible)
+  weight_PKGTRS = weight_PKGTRS.astype(q_PKTGRW.dtype)
   out_PKGTRW = jnp.einsum(
     'PKGTRS,PKGSW->PKGTRW',
     weight_PKGTRS,
@@ -122,14 +149,15 @@ def merge(parts: list[Part]) -> jax.Array:
   return out / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
 
 
-def _exponentials(
-  score: jax.Array, query: jax.Array, visible: jax.Array
-) -> Part:
-  """exp(score / sqrt(W) - top), its sum and top over the last axis."""
-  score = jnp.where(visible, score * query.shape[-1] ** -0.5, -jnp.inf)
+def _exponentials(score: jax.Array, scores: Scores, visible: jax.Array) -> Part:
+  """exp(score - top), its sum and top over the last axis, float32."""
+  score *= scores.scale
+  if scores.softcap:
+    score = scores.softcap * jnp.tanh(score / scores.softcap)
+  score = jnp.where(visible, score, -jnp.inf)
   # The finite floor keeps rows that see nothing at exp(-inf), not exp(nan).
   floor = jnp.finfo(jnp.float32).min
   top = jnp.max(score, axis=-1, keepdims=True, initial=floor)
   weight = jnp.exp(score - top)
   total = jnp.sum(weight, axis=-1, keepdims=True)
-  return weight.astype(query.dtype), total, top
+  return weight, total, top

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.core import errors, sharding
+from erp_jax.models import streaming
 
 AS_IS = -1
 
@@ -24,48 +24,64 @@ AS_IS = -1
 class Param:
   """One weight, or one weight of every layer stacked along a leading axis.
 
-  A checkpoint holds linear layers as torch does, [out, in]; ours are
-  [*in, *out] for `x @ w`. `in_axes` counts the leading axes (after 'layers')
-  that are inputs: w_LDHW with in_axes=1 is stored as [H·W, D], w_LHWD with
-  in_axes=2 as [D, H·W], a bias b_LHW with in_axes=0 flat as [H·W]. AS_IS means
-  the checkpoint has our shape.
+  Weights of experts are stacked along a second one. A checkpoint holds linear
+  layers as torch does, [out, in]; ours are [*in, *out] for `x @ w`. `in_axes`
+  counts the axes after the stacked ones that are inputs: w_LDHW with in_axes=1
+  is stored as [H·W, D], w_LHWD with in_axes=2 as [D, H·W], a bias b_LHW with
+  in_axes=0 flat as [H·W]. AS_IS means the checkpoint has our shape.
   """
 
   shape: tuple[int, ...]
-  axes: tuple[str | None, ...]  # Logical axes; 'layers' first when stacked.
-  name: str  # In the checkpoint; holds '{layer}' exactly when stacked.
+  axes: tuple[str | None, ...]  # Logical; 'layers' and 'experts' first.
+  name: str  # In the checkpoint; with '{layer}' and '{expert}' when stacked.
   in_axes: int = AS_IS
   mean: float = 0.0  # Of random values; 1 for the scale of a norm.
   std: float = 0.02  # Of random values.
 
   def __post_init__(self):
     assert len(self.shape) == len(self.axes), self
-    assert self.stacked == ('{layer}' in self.name), self
+    assert ('layers' in self.axes) == ('{layer}' in self.name), self
+    assert (self.num_stacked == 2) == ('{expert}' in self.name), self
 
   @property
-  def stacked(self) -> bool:
-    return self.axes[:1] == ('layers',)
+  def num_stacked(self) -> int:
+    """How many leading axes count tensors of the checkpoint."""
+    if self.axes[:1] != ('layers',):
+      return 0
+    return 2 if self.axes[1:2] == ('experts',) else 1
 
   @property
-  def layer_shape(self) -> tuple[int, ...]:
-    """Our shape without the layer axis."""
-    return self.shape[1:] if self.stacked else self.shape
+  def layout(self) -> streaming.Layout:
+    """Its axes by what they are."""
+    rest = self.shape[self.num_stacked :]
+    num_in = max(self.in_axes, 0)
+    lead = self.shape[: self.num_stacked]
+    return streaming.Layout(lead, rest[:num_in], rest[num_in:])
 
   @property
   def file_shape(self) -> tuple[int, ...]:
     """Shape of one tensor of the checkpoint."""
+    _, inputs, outputs = self.layout
     if self.in_axes == AS_IS:
-      return self.layer_shape
-    num_out = math.prod(self.layer_shape[self.in_axes :])
+      return outputs
     if self.in_axes == 0:
-      return (num_out,)
-    return (num_out, math.prod(self.layer_shape[: self.in_axes]))
+      return (math.prod(outputs),)
+    return (math.prod(outputs), math.prod(inputs))
+
+  @property
+  def is_matrix(self) -> bool:
+    """Whether its memory grows with the mesh's model axis: what int8 is for."""
+    large = any(axis in sharding.RULES for axis in self.axes)
+    return large and len(self.file_shape) == 2
+
+  def file_name(self, place: tuple[int, ...]) -> str:
+    """Name of the tensor at a place of the stacked axes."""
+    fields = zip(('layer', 'expert'), place, strict=False)
+    return self.name.format(**dict(fields))
 
   def file_names(self) -> tuple[str, ...]:
-    """Names of its tensors in the checkpoint, one per layer when stacked."""
-    if not self.stacked:
-      return (self.name,)
-    return tuple(self.name.format(layer=i) for i in range(self.shape[0]))
+    """Names of its tensors in the checkpoint, one for each stacked place."""
+    return tuple(map(self.file_name, np.ndindex(*self.layout.lead)))
 
 
 def leaves(tree: Any) -> list[Param]:
@@ -88,7 +104,12 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
   Raises UserError if a mesh axis does not divide the axis that lies on it.
   """
-  return _map(lambda param: _sharding(param, mesh), tree)
+  return _map(
+    lambda param: jax.NamedSharding(
+      mesh, sharding.spec(param.shape, param.axes, mesh)
+    ),
+    tree,
+  )
 
 
 def init(tree: Any, key: jax.Array, dtype: jax.typing.DTypeLike) -> Any:
@@ -109,31 +130,43 @@ def init(tree: Any, key: jax.Array, dtype: jax.typing.DTypeLike) -> Any:
 
 def load(
   tree: Any,
-  tensors: Mapping[str, np.ndarray],
+  tensors: Mapping[str, Any],
   dtype: jax.typing.DTypeLike,
   ignored: tuple[str, ...] = (),
+  int8: bool = False,
 ) -> Any:
   """The tree with values of a checkpoint, on the mesh in force if there is one.
 
   Args:
     tree: pytree of Params.
-    tensors: reads a tensor by its checkpoint name; each is read once. Beyond
-      the result, one stacked weight at most is held at a time.
+    tensors: arrays or LazyTensors by their checkpoint name. Beyond the result,
+      a few MiB of them are in memory at a time.
     dtype: of the result; casting rounds to nearest.
     ignored: names (with `*`) that the checkpoint may hold without use.
+    int8: matrices become int8, and `dtype` is what they compute with.
 
   Raises UserError naming the tensors that are missing, misshapen or extra.
   """
   _check_names(tree, tensors, ignored)
+  for param in leaves(tree):
+    _check_shapes(param, tensors)
   mesh = jax.sharding.get_mesh()
-
-  def read(param):
-    value = _read(param, tensors, dtype)
-    if mesh.empty:
-      return jnp.asarray(value)
-    return jax.device_put(value, _sharding(param, mesh))
-
-  return _map(read, tree)
+  if mesh.empty:
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = _map(lambda _: place, tree)
+  else:
+    places = shardings(tree, mesh)
+  return _map(
+    lambda param, place: streaming.load(
+      lambda at: tensors[param.file_name(at)],
+      param.layout,
+      place,
+      dtype,
+      int8 and param.is_matrix,
+    ),
+    tree,
+    places,
+  )
 
 
 def to_tensors(tree: Any, values: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -144,31 +177,20 @@ def to_tensors(tree: Any, values: Any) -> Iterator[tuple[str, np.ndarray]]:
   flat = zip(leaves(tree), jax.tree.leaves(values), strict=True)
   for param, value in flat:
     host = np.asarray(jax.device_get(value))
-    layers = host if param.stacked else host[None]
-    for name, layer in zip(param.file_names(), layers, strict=True):
+    for place in np.ndindex(*param.layout.lead):
+      part = host[place]
       if param.in_axes > 0:
-        layer = layer.reshape(param.file_shape[::-1]).T
-      yield name, np.array(layer.reshape(param.file_shape), order='C')
+        part = part.reshape(param.file_shape[::-1]).T
+      shaped = np.array(part.reshape(param.file_shape), order='C')
+      yield param.file_name(place), shaped
 
 
 def _is_param(node: Any) -> bool:
   return isinstance(node, Param)
 
 
-def _map(function, tree: Any) -> Any:
-  return jax.tree.map(function, tree, is_leaf=_is_param)
-
-
-def _sharding(param: Param, mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-  spec = sharding.spec(*param.axes)
-  for size, axis, mesh_axis in zip(param.shape, param.axes, spec, strict=True):
-    if mesh_axis is not None and size % mesh.shape[mesh_axis]:
-      raise errors.UserError(
-        f'mesh axis {mesh_axis!r} has {mesh.shape[mesh_axis]} devices, which '
-        f'does not divide {axis}={size} of {param.name}: choose a size that '
-        'does, or 1.'
-      )
-  return jax.NamedSharding(mesh, spec)
+def _map(function, tree: Any, *rest: Any) -> Any:
+  return jax.tree.map(function, tree, *rest, is_leaf=_is_param)
 
 
 def _check_names(
@@ -202,21 +224,10 @@ def _some(names: list[str]) -> str:
   return ', '.join(names[:3]) + more
 
 
-def _read(
-  param: Param,
-  tensors: Mapping[str, np.ndarray],
-  dtype: jax.typing.DTypeLike,
-) -> np.ndarray:
-  value = np.empty(param.shape, jnp.dtype(dtype))
-  layers = value if param.stacked else value[None]
-  for i, name in enumerate(param.file_names()):
-    tensor = tensors[name]
-    if tensor.shape != param.file_shape:
+def _check_shapes(param: Param, tensors: Mapping[str, Any]) -> None:
+  for name in param.file_names():
+    if tensors[name].shape != param.file_shape:
       raise errors.UserError(
-        f'tensor {name} has shape {list(tensor.shape)}, expected '
+        f'tensor {name} has shape {list(tensors[name].shape)}, expected '
         f'{list(param.file_shape)}: the config is not the one of these weights.'
       )
-    if param.in_axes > 0:
-      tensor = tensor.T
-    layers[i] = tensor.reshape(param.layer_shape)
-  return value

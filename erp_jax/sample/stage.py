@@ -12,7 +12,7 @@ from erp_jax.core import errors, progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import checkpoint, decoder
+from erp_jax.models import checkpoint, decoder_weights
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.sample import engine as engine_lib
@@ -163,7 +163,7 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
       counts['tokens'],
       100 * counts['tokens'] / max(1, counts['slot_steps']),
     )
-    weights = decoder.weights(model_cfg)
+    weights = decoder_weights.declare(model_cfg)
     writer.finish({'num_parameters': params_lib.count(weights)})
 
 

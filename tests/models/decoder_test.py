@@ -1,8 +1,9 @@
-"""The decoder against torch's LlamaForCausalLM, every parameter random."""
+"""The decoder against the torch network of each family, everything random."""
 
+import copy
 import dataclasses
 import functools
-import json
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,12 @@ import torch
 import transformers
 
 from erp_jax.core import errors
-from erp_jax.models import decoder, decoder_config, layers, params
+from erp_jax.models import (
+  checkpoint,
+  decoder,
+  decoder_config,
+  layers,
+)
 
 torch.set_num_threads(1)  # Its spinning threads cost more than they give.
 
@@ -32,43 +38,125 @@ LLAMA3_ROPE = {
   'original_max_position_embeddings': 32,
 }
 PLAIN_ROPE = {'rope_type': 'default', 'rope_theta': 5000.0}
-# Heads, kv heads, tied, RoPE.
+# Windows of 6 end inside prompts, prefixes and rings; the caps bend scores.
 CASES = {
-  'grouped': (6, 2, False, PLAIN_ROPE),
-  'tied': (6, 2, True, PLAIN_ROPE),
-  'llama3': (4, 2, False, LLAMA3_ROPE),
-  'one_kv_head': (3, 1, True, LLAMA3_ROPE),
-  'no_groups': (4, 4, False, PLAIN_ROPE),
+  'grouped': ('Llama', {}),
+  'tied': ('Llama', {'tie_word_embeddings': True}),
+  'biases': ('Llama', {'attention_bias': True}),
+  'llama3': ('Llama', {'rope_parameters': LLAMA3_ROPE}),
+  'linear': (
+    'Llama',
+    {'rope_parameters': {**PLAIN_ROPE, 'rope_type': 'linear', 'factor': 4.0}},
+  ),
+  'one_kv_head': (
+    'Gemma',
+    {'num_attention_heads': 3, 'num_key_value_heads': 1},
+  ),
+  'gemma': ('Gemma', {'hidden_act': 'gelu'}),
+  'gemma2': (
+    'Gemma2',
+    {
+      'sliding_window': 6,
+      'query_pre_attn_scalar': 9,
+      'attn_logit_softcapping': 2.0,
+      'final_logit_softcapping': 3.0,
+    },
+  ),
+  'gemma3': (
+    'Gemma3',
+    {
+      'sliding_window': 6,
+      'query_pre_attn_scalar': 9,
+      'num_hidden_layers': 4,
+      'layer_types': [*['sliding_attention'] * 2, 'full_attention'] * 2,
+      'rope_parameters': {
+        'sliding_attention': PLAIN_ROPE,
+        'full_attention': {
+          **PLAIN_ROPE,
+          'rope_type': 'linear',
+          'factor': 8.0,
+        },
+      },
+    },
+  ),
+  'qwen2': ('Qwen2', {}),
+  'qwen2_window': (
+    'Qwen2',
+    {
+      'use_sliding_window': True,
+      'sliding_window': 6,
+      'max_window_layers': 1,
+    },
+  ),
+  'qwen3': ('Qwen3', {}),
+  'qwen3_moe': (
+    'Qwen3Moe',
+    {
+      'num_experts': 8,
+      'num_experts_per_tok': 3,
+      'moe_intermediate_size': 24,
+      'norm_topk_prob': True,
+    },
+  ),
+  'qwen3_moe_raw': (
+    'Qwen3Moe',
+    {
+      'num_experts': 5,
+      'num_experts_per_tok': 2,
+      'moe_intermediate_size': 24,
+      'norm_topk_prob': False,
+    },
+  ),
 }
+# What `extend` does not share with the full forward: masks, positions, caches.
+RING_CASES = ('grouped', 'llama3', 'gemma2', 'gemma3', 'qwen2', 'qwen3_moe')
+
+
+def _torch_model(case, kind='ForCausalLM', **more):
+  """A small torch model, every parameter random."""
+  family, changes = CASES[case]
+  name = 'Gemma3Text' if family == 'Gemma3' else family
+  fields = {
+    'vocab_size': VOCAB,
+    'hidden_size': 48,
+    'intermediate_size': 80,
+    'num_hidden_layers': 3,
+    'num_attention_heads': 6,
+    'num_key_value_heads': 2,
+    'head_dim': 16,
+    'rms_norm_eps': 1e-5,
+    'rope_parameters': PLAIN_ROPE,
+    'pad_token_id': 0,
+    'attn_implementation': 'eager',
+    **changes,
+    **more,
+  }
+  if 'layer_types' in changes:
+    fields['layer_types'] = changes['layer_types'][
+      : fields['num_hidden_layers']
+    ]
+  config = getattr(transformers, f'{name}Config')(**copy.deepcopy(fields))
+  if kind == 'ForSequenceClassification':
+    family = name
+  model = getattr(transformers, family + kind)(config)
+  torch.manual_seed(0)
+  model = model.eval().requires_grad_(False)
+  for name, value in model.named_parameters():
+    plus_one = family.startswith('Gemma')
+    mean = 1.0 if 'norm' in name and not plus_one else 0.0
+    value.normal_(mean, 0.15)
+  return model
 
 
 @functools.cache
-def _build(case):
-  """A torch model, and the config and weights of ours read from it."""
-  heads, kv_heads, tied, rope = CASES[case]
-  config = transformers.LlamaConfig(
-    vocab_size=VOCAB,
-    hidden_size=48,
-    intermediate_size=80,
-    num_hidden_layers=3,
-    num_attention_heads=heads,
-    num_key_value_heads=kv_heads,
-    head_dim=16,
-    tie_word_embeddings=tied,
-    rms_norm_eps=1e-5,
-    rope_parameters=dict(rope),
-    attn_implementation='eager',
-  )
-  torch.manual_seed(0)
-  model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
-  for name, value in model.named_parameters():
-    value.normal_(1.0 if 'norm' in name else 0.0, 0.15)
-  fields = {**config.to_dict(), 'architectures': ['LlamaForCausalLM']}
-  cfg = decoder_config.from_hf(json.loads(json.dumps(fields)))
-  tensors = {name: x.numpy() for name, x in model.state_dict().items()}
-  if tied:
-    del tensors['lm_head.weight']
-  return model, cfg, params.load(decoder.weights(cfg), tensors, jnp.float32)
+def _build(case, kind='ForCausalLM'):
+  """A torch model, and ours loaded from the folder that it saves."""
+  more = {'num_labels': 1} if kind == 'ForSequenceClassification' else {}
+  model = _torch_model(case, kind, **more)
+  with tempfile.TemporaryDirectory() as folder:
+    model.save_pretrained(folder)
+    cfg, weights, _ = checkpoint.load_decoder(folder, jnp.float32)
+  return model, cfg, weights
 
 
 def _torch_logits(model, tokens):
@@ -102,7 +190,7 @@ def test_full_forward_matches_torch_on_padded_prompts(case):
     np.testing.assert_allclose(got_TV[:size], want_TV, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize('case', ['grouped', 'llama3'])
+@pytest.mark.parametrize('case', RING_CASES)
 def test_decoding_in_a_ring_matches_separate_forwards(case):
   """P x K sequences, refilled at different steps, in one ring of slots."""
   model, cfg, weights = _build(case)
@@ -149,9 +237,17 @@ def _causal(P, K, T, size, start):
   return jnp.broadcast_to(seen_TS, (P, K, T, size))
 
 
-@pytest.mark.parametrize('chunks', [(7,), (4, 3)])
-def test_scoring_suffixes_matches_separate_forwards(chunks):
-  model, cfg, weights = _build('grouped')
+@pytest.mark.parametrize(
+  ('case', 'chunks'),
+  [
+    ('grouped', (7,)),
+    ('grouped', (4, 3)),
+    ('gemma2', (4, 3)),
+    ('gemma3', (7,)),
+  ],
+)
+def test_scoring_suffixes_matches_separate_forwards(case, chunks):
+  model, cfg, weights = _build(case)
   P, K, T, size = 2, 3, 7, 7
   prompts = [_tokens(9, seed=1), _tokens(2, seed=2)]
   prefix = _prefix(cfg, weights, prompts, size=12)
@@ -281,7 +377,7 @@ def test_both_spellings_of_the_rope_config_agree():
       "rope_type='yarn'.*llama3",
     ),
     ({'rope_scaling': {'rope_type': 'llama3'}}, "no field 'factor'"),
-    ({'attention_bias': True}, 'attention_bias=True'),
+    ({'mlp_bias': True}, 'mlp_bias=True'),
     ({'hidden_act': 'gelu'}, "hidden_act='gelu'.*silu"),
   ],
 )

@@ -11,7 +11,7 @@ import pytest
 from scipy import special, stats
 
 from erp_jax.core import errors
-from erp_jax.models import decoder
+from erp_jax.models import decoder, decoder_weights
 from erp_jax.models import params as params_lib
 from erp_jax.sample import engine, inverse_cdf, noise
 
@@ -45,7 +45,7 @@ _ENGINE = engine.EngineConfig(
 @pytest.fixture(scope='module')
 def params():
   tree = params_lib.init(
-    decoder.weights(_MODEL), jax.random.key(1), jnp.float32
+    decoder_weights.declare(_MODEL), jax.random.key(1), jnp.float32
   )
   # Logits as sharp as a real model's, or all draws would look alike.
   return tree | {'head_VD': tree['head_VD'] * 60}

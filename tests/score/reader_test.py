@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from erp_jax.core import errors
-from erp_jax.models import decoder
+from erp_jax.models import decoder, decoder_weights
 from erp_jax.models import params as params_lib
 from erp_jax.score import reader as reader_lib
 
@@ -29,7 +29,7 @@ _MODEL = decoder.DecoderConfig(
 @pytest.fixture(scope='module')
 def params():
   tree = params_lib.init(
-    decoder.weights(_MODEL), jax.random.key(1), jnp.float32
+    decoder_weights.declare(_MODEL), jax.random.key(1), jnp.float32
   )
   return tree | {'embed_VD': tree['embed_VD'] * 20}
 
