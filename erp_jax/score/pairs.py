@@ -1,0 +1,214 @@
+"""Reward models that read a prompt and a response as a pair: DeBERTa-v3.
+
+Made for OpenAssistant/reward-model-deberta-v3-large-v2. Padding, batch and
+order change a reward by rounding only.
+"""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+from tokenizers import pre_tokenizers
+
+from erp_jax.core import errors, shapes
+from erp_jax.models import chat_template, checkpoint, deberta, json_file
+from erp_jax.models import params as params_lib
+from erp_jax.models import tokenizer as tokenizer_lib
+
+PAIRS = ('pair', 'joined')
+_MIN_TOKENS = 5  # [CLS], two times [SEP], one of the prompt and the response.
+
+
+@dataclasses.dataclass
+class PairScorer:
+  """A loaded reward model with its tokenizer.
+
+  Attributes:
+    pair: 'pair' reads `[CLS] prompt [SEP] response [SEP]`, as in training;
+      'joined' `[CLS] prompt+response [SEP]` with nothing between the two, as
+      RewardBench does (its template `raw`; with 2048 tokens).
+    max_tokens: special ones included; longer rows are cut.
+    batch_tokens: positions read at once, padding counted.
+    num_cut: rows that the last call of `score` cut, for the manifest.
+  """
+
+  cfg: deberta.DebertaConfig
+  params: Any
+  tokenizer: tokenizer_lib.Tokenizer
+  pair: str
+  max_tokens: int
+  batch_tokens: int
+  num_cut: int = 0
+
+  def score(
+    self,
+    prompts: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    advance: Callable[..., None] = lambda num_done, positions=0: None,
+  ) -> list[np.ndarray]:
+    """Rewards of each prompt's responses, float32: raw logits.
+
+    Sets `num_cut`. `advance(n, positions=p)` is called when n more rows with p
+    tokens are read.
+    """
+    rows = self._rows(prompts, texts)
+    lengths = [len(row) for row in rows]
+    reward = np.empty(len(rows), np.float32)
+    sizes = shapes.sizes(self.max_tokens, shortest=32)
+    for indices, size in shapes.batches(lengths, self.batch_tokens, sizes):
+      num_rows = shapes.num_rows(size, self.batch_tokens)
+      token_BT, valid_BT = shapes.pad_to(
+        [rows[i] for i in indices], num_rows, size
+      )
+      reward_B = _reward(self.params, self.cfg, token_BT, valid_BT)
+      reward[indices] = jax.device_get(reward_B)[: len(indices)]
+      advance(len(indices), positions=sum(lengths[i] for i in indices))
+    ends = list(itertools.accumulate(len(responses) for responses in texts))
+    return [reward[i:j] for i, j in zip([0, *ends], ends, strict=False)]
+
+  def _rows(
+    self, prompts: Sequence[str], texts: Sequence[Sequence[str]]
+  ) -> list[list[int]]:
+    """Ids of every response with its prompt, at most max_tokens each."""
+    cls, sep = self.tokenizer.encode('', special=True)
+    pairs = [
+      (prompt, text)
+      for prompt, responses in zip(prompts, texts, strict=True)
+      for text in responses
+    ]
+    if self.pair == 'joined':
+      joined = self.tokenizer.encode_batch([a + b for a, b in pairs])
+      limit = self.max_tokens - 2
+      self.num_cut = sum(len(ids) > limit for ids in joined)
+      return [[cls, *ids[:limit], sep] for ids in joined]
+    # A prompt is encoded once for all its responses.
+    encoded = zip(prompts, self.tokenizer.encode_batch(prompts), strict=True)
+    ids_of = dict(encoded)
+    bodies = self.tokenizer.encode_batch([text for _, text in pairs])
+    limit = self.max_tokens - 3
+    self.num_cut, rows = 0, []
+    for (prompt, _), body in zip(pairs, bodies, strict=True):
+      head = ids_of[prompt]
+      num_head, num_body = longest_first(len(head), len(body), limit)
+      self.num_cut += num_head + num_body < len(head) + len(body)
+      rows.append([cls, *head[:num_head], sep, *body[:num_body], sep])
+    return rows
+
+
+def load(
+  model: str,
+  dtype: str = 'float32',
+  pair: str = 'pair',
+  max_tokens: int = 512,
+  batch_tokens: int = 4096,
+) -> PairScorer:
+  """A PairScorer of the checkpoint named by `model`.
+
+  Raises UserError for a checkpoint that is no DeBERTa-v3 reward model, and for
+  a dtype other than float32.
+  """
+  if dtype != 'float32':
+    raise errors.UserError(
+      f'rewards.NAME.dtype is {dtype!r}, but a DeBERTa reward model needs '
+      "'float32': bfloat16 moves its rewards by as much as they differ between "
+      'responses (0.014 where it was measured), float16 overflows.'
+    )
+  if pair not in PAIRS:
+    raise errors.UserError(
+      f'rewards.NAME.pair {pair!r} is unknown; allowed: {", ".join(PAIRS)}.'
+    )
+  if max_tokens < _MIN_TOKENS:
+    raise errors.UserError(
+      f'rewards.NAME.max_tokens must be >= {_MIN_TOKENS}, got {max_tokens}.'
+    )
+  if batch_tokens < 1:
+    raise errors.UserError(
+      f'rewards.NAME.batch_tokens must be >= 1, got {batch_tokens}.'
+    )
+  ckpt = checkpoint.open_checkpoint(model)
+  if ckpt.is_gguf:
+    raise errors.UserError(
+      f'rewards.NAME.model is {model!r}, a GGUF file; a DeBERTa-v3 reward '
+      'model as a folder or hub id is needed.'
+    )
+  cfg = deberta.from_hf(ckpt.config)
+  return PairScorer(
+    cfg=cfg,
+    params=params_lib.load(
+      deberta.weights(cfg), ckpt.tensors, jnp.float32, deberta.IGNORED
+    ),
+    tokenizer=load_tokenizer(ckpt.path),
+    pair=pair,
+    max_tokens=max_tokens,
+    batch_tokens=batch_tokens,
+  )
+
+
+def longest_first(num_head: int, num_body: int, limit: int) -> tuple[int, int]:
+  """Leading tokens that two texts keep, `limit` together, as `tokenizers` cuts.
+
+  The longer one loses until both are equal, then both lose. The odd token of
+  the limit stays with the one that was longer, or with the second.
+  """
+  if num_head + num_body <= limit:
+    return num_head, num_body
+  less = min(num_head, num_body, limit // 2)
+  more = limit - less
+  return (more, less) if num_head > num_body else (less, more)
+
+
+def load_tokenizer(folder: pathlib.Path) -> tokenizer_lib.Tokenizer:
+  """The tokenizer in a checkpoint's folder, for which any text is text.
+
+  A Unigram vocabulary holds the control tokens among its pieces, so that
+  "[SEP]" in a response would become one. Their first character is cut off
+  before the pieces are looked up, which gives SentencePiece's own ids.
+  Raises UserError if it does not put [CLS] and [SEP] around a text.
+  """
+  path = folder / 'tokenizer.json'
+  if not path.exists():
+    # transformers 5 replaces SentencePiece's normaliser: ligatures, circled
+    # digits and full-width letters would become other tokens.
+    raise errors.UserError(
+      f'{folder} has no tokenizer.json: write it with transformers 4 (5 loses '
+      "its normaliser), pip install 'transformers<5' sentencepiece protobuf; "
+      'python -c "import transformers; transformers.AutoTokenizer'
+      f".from_pretrained('{folder}').save_pretrained('{folder}')\"."
+    )
+  json_file.read(path)  # `tokenizers` raises a bare Exception for non-JSON.
+  core = tokenizers.Tokenizer.from_file(str(path))
+  added = core.get_added_tokens_decoder().values()
+  cuts = [
+    f'{re.escape(token.content[0])}(?={re.escape(token.content[1:])})'
+    for token in added
+    if token.special
+  ]
+  cut = pre_tokenizers.Split(
+    tokenizers.Regex('|'.join(cuts)), 'merged_with_previous'
+  )
+  before = [core.pre_tokenizer] if core.pre_tokenizer else []
+  core.pre_tokenizer = pre_tokenizers.Sequence([*before, cut])
+  template = chat_template.ChatTemplate(source=chat_template.NONE, tokens={})
+  tokenizer = tokenizer_lib.Tokenizer(core, template, ())
+  around = tokenizer.encode('', special=True)
+  if len(around) != 2:
+    raise errors.UserError(
+      f'the tokenizer of {folder} puts {len(around)} tokens around a text, not '
+      '[CLS] and [SEP]: choose a DeBERTa-v3 reward model.'
+    )
+  return tokenizer
+
+
+@functools.partial(jax.jit, static_argnames='cfg')
+def _reward(params, cfg, token_BT, valid_BT):
+  # By default TPUs multiply float32 as bfloat16, and recent GPUs as TF32.
+  with jax.default_matmul_precision('highest'):
+    return deberta.reward(params, cfg, token_BT, valid_BT)
