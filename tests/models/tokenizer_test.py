@@ -1,7 +1,6 @@
 import json
 import pathlib
 
-import gguf
 import pytest
 import tokenizers
 import transformers
@@ -302,15 +301,3 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
 def test_a_folder_without_a_tokenizer(tmp_path):
   with pytest.raises(errors.UserError, match='it has 0 .gguf files'):
     tokenizer.load_tokenizer(tmp_path)
-
-
-def test_another_gguf_tokenizer_is_refused(tmp_path):
-  path = tmp_path / 'other.gguf'
-  writer = gguf.GGUFWriter(path, 'llama')
-  writer.add_tokenizer_model('gpt2')
-  writer.add_tokenizer_pre('dbrx')
-  writer.write_header_to_file()
-  writer.write_kv_data_to_file()
-  writer.close()
-  with pytest.raises(errors.UserError, match="pre 'dbrx'; supported is 'gpt2'"):
-    tokenizer.load_tokenizer(path)
