@@ -4,6 +4,9 @@ The templates are the checkpoints' own Jinja programs. They run in a sandbox
 that gives them what transformers' renderer gives (loop controls, `tojson`,
 `raise_exception`, `strftime_now`), with one difference: the date is constant,
 so a prompt is the same tomorrow.
+
+A model that thinks writes <think>…</think> and then what the user sees, which
+is all that is scored (`visible_text`).
 """
 
 import dataclasses
@@ -27,6 +30,10 @@ NONE = '{{ raise_exception("the checkpoint has no chat template") }}'
 
 Message = Mapping[str, str]  # 'role' and 'content'.
 
+# Qwen3's; added tokens that are not flagged special, so decoded text has them.
+_THINK, _END_THINK = '<think>', '</think>'
+_PROBE = {'role': 'user', 'content': 'user-probe'}
+
 
 def conversation(
   prompt: str | Sequence[Message], system_prompt: str = ''
@@ -45,6 +52,29 @@ def conversation(
       'system message of its own: give one of them.'
     )
   return [{'role': 'system', 'content': system_prompt}, *prompt]
+
+
+def open_thinking(text: str) -> str:
+  """The `<think>` with which a rendered prompt ends, or '': its last text.
+
+  Templates of models that always think open the thinking themselves; then
+  nothing in a response that is cut before `</think>` would tell. So what is
+  kept of a response is this text and what the model wrote after it.
+  """
+  head, tag, tail = text.rpartition(_THINK)
+  return tag + tail if tag and not tail.strip() else ''
+
+
+def visible_text(response: str) -> str:
+  """What a user sees of a response: what follows the last `</think>`.
+
+  Empty where that begins with a `<think>` that is never closed. A response
+  that has neither is returned as it is.
+  """
+  _, tag, seen = response.rpartition(_END_THINK)
+  if seen.lstrip().startswith(_THINK):
+    return ''
+  return seen.lstrip('\n') if tag else seen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,20 +97,32 @@ class ChatTemplate:
       ) from error
 
   def render(
-    self, messages: Sequence[Message], generation_prompt: bool = True
+    self,
+    messages: Sequence[Message],
+    generation_prompt: bool = True,
+    thinking: str = 'default',
   ) -> str:
     """Text of the conversation, with the head of the answer's turn.
 
+    `thinking` 'off' or 'on' sets the template's variable `enable_thinking` to
+    False or True; 'default' leaves it undefined.
+
     Where the template has no system role (Gemma's raises, others drop the
     text), the system text goes before the first user turn, with a blank line.
-    Raises UserError if the template refuses the conversation.
+    Raises UserError if the template refuses the conversation, or has no
+    switch for thinking where one is set.
     """
+    if thinking != 'default' and not self._has_thinking_switch:
+      raise errors.UserError(
+        f'thinking is {thinking!r}, but the chat template reads no variable '
+        "enable_thinking: set arms.NAME.thinking='default'."
+      )
     if messages[0]['role'] == 'system' and not self._has_system_role:
       system, first, *rest = messages
       text = f'{system["content"]}\n\n{first["content"]}'
       messages = [{**first, 'content': text}, *rest]
     try:
-      return self._run(messages, generation_prompt)
+      return self._run(messages, generation_prompt, thinking)
     except jinja2.TemplateError as error:
       roles = ', '.join(message['role'] for message in messages)
       raise errors.UserError(
@@ -102,22 +144,34 @@ class ChatTemplate:
 
   @functools.cached_property
   def _has_system_role(self) -> bool:
-    probe = [
-      {'role': 'system', 'content': 'system-probe'},
-      {'role': 'user', 'content': 'user-probe'},
-    ]
+    probe = [{'role': 'system', 'content': 'system-probe'}, _PROBE]
     try:
-      return 'system-probe' in self._run(probe, generation_prompt=True)
+      return 'system-probe' in self._run(probe)
     except jinja2.TemplateError:
       return False
 
-  def _run(self, messages: Sequence[Message], generation_prompt: bool) -> str:
+  @functools.cached_property
+  def _has_thinking_switch(self) -> bool:
+    try:
+      off, on = (self._run([_PROBE], thinking=mode) for mode in ('off', 'on'))
+    except jinja2.TemplateError:
+      return False
+    return off != on
+
+  def _run(
+    self,
+    messages: Sequence[Message],
+    generation_prompt: bool = True,
+    thinking: str = 'default',
+  ) -> str:
     names = {
       'date_string': DATE.strftime('%d %b %Y'),
       'tools': None,
       'documents': None,
       **self.tokens,
     }
+    if thinking != 'default':
+      names['enable_thinking'] = thinking == 'on'
     return self._program.render(
       messages=messages, add_generation_prompt=generation_prompt, **names
     )

@@ -12,7 +12,7 @@ from erp_jax.core import errors, progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import checkpoint, decoder_weights
+from erp_jax.models import chat_template, checkpoint, decoder_weights
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.sample import engine as engine_lib
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
     ('prompt_id', pa.string()),
     ('k', pa.int32()),
     ('arm', pa.string()),
-    ('text', pa.string()),
+    ('text', pa.string()),  # With the <think> that the template opened.
     ('num_tokens', pa.int32()),  # Up to and including the stop.
     ('prompt_tokens', pa.int32()),  # System prompt and template included.
     ('finish_reason', pa.string()),  # 'stop' or 'length'.
@@ -76,8 +76,7 @@ def artifact(
     'format_version': FORMAT_VERSION,
     'arm': {
       'name': name,
-      'model': arm.model,
-      'system_prompt': arm.system_prompt,
+      **arm.identity(),
       'revision': checkpoint.open_checkpoint(arm.model).revision,
     },
     'sample': dataclasses.asdict(cfg),
@@ -124,7 +123,9 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
     max_new_tokens=cfg.max_new_tokens,
     seed=cfg.seed,
   )
-  ids = [tokenizer.render_ids(p.prompt, arm.system_prompt) for p in prompts]
+  chat = {'system_prompt': arm.system_prompt, 'thinking': arm.thinking}
+  ids = [tokenizer.render_ids(p.prompt, **chat) for p in prompts]
+  head = chat_template.open_thinking(tokenizer.chat('Hi', **chat))
   limit = min(
     model_cfg.max_position - cfg.max_new_tokens, max(cfg.engine.prompt_buckets)
   )
@@ -153,7 +154,7 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
         advance(0, skipped=spared)
         writer.write_shard(
           i,
-          _table(name, names, ids[part], responses, tokenizer),
+          _table(name, names, ids[part], responses, tokenizer, head),
           {'tokens': use.tokens, 'slot_steps': use.slot_steps},
         )
     counts = writer.shard_counts()
@@ -171,8 +172,8 @@ def _shard(index: int, cfg: SampleConfig) -> slice:
   return slice(index * cfg.shard_prompts, (index + 1) * cfg.shard_prompts)
 
 
-def _table(name, prompt_ids, ids, responses, tokenizer) -> pa.Table:
-  """Rows of one shard, by prompt and k."""
+def _table(name, prompt_ids, ids, responses, tokenizer, head) -> pa.Table:
+  """Rows of one shard, by prompt and k; each text begins with `head`."""
   rows = []
   for prompt_id, prompt, per_prompt in zip(
     prompt_ids, ids, responses, strict=True
@@ -184,7 +185,7 @@ def _table(name, prompt_ids, ids, responses, tokenizer) -> pa.Table:
           'prompt_id': prompt_id,
           'k': k,
           'arm': name,
-          'text': tokenizer.decode(text_ids),
+          'text': head + tokenizer.decode(text_ids),
           'num_tokens': len(response.ids),
           'prompt_tokens': len(prompt),
           'finish_reason': 'stop' if response.stopped else 'length',

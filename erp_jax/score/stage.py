@@ -11,7 +11,7 @@ from erp_jax.core import progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import checkpoint
+from erp_jax.models import chat_template, checkpoint
 from erp_jax.score import rewards as rewards_lib
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def artifact(
   store.check_made_with(
     folder,
     {
-      'arm': {'model': arm.model, 'system_prompt': arm.system_prompt},
+      'arm': {'thinking': None, **arm.identity()},  # None: it is not there.
       'prompts': prompts_lib.text_digest(prompts),
     },
   )
@@ -118,12 +118,16 @@ def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
 
 
 def _texts(folder, prompts, limit: int) -> dict[str, list[str]]:
-  """Each prompt's responses by id, at most `limit` of them (0: all)."""
+  """What a user sees of each prompt's responses, by id.
+
+  At most `limit` of them (0: all). Every kind of reward scores these.
+  """
   texts: dict[str, list[str]] = {prompt.id: [] for prompt in prompts}
   rows = store.read_table(folder).select(['prompt_id', 'text'])
   for row in rows.to_pylist():
     if not limit or len(texts[row['prompt_id']]) < limit:
-      texts[row['prompt_id']].append(row['text'])
+      text = chat_template.visible_text(row['text'])
+      texts[row['prompt_id']].append(text)
   return texts
 
 

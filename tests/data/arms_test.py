@@ -8,12 +8,15 @@ from erp_jax.data import arms
 
 def test_no_two_arms_share_noise():
   names = {
-    arms.Arm(model=model, system_prompt=system).noise_name(name)
+    arms.Arm(model=model, system_prompt=system, thinking=thinking).noise_name(
+      name
+    )
     for model in ('m', 'n')
     for system in ('', 's')
+    for thinking in arms.THINKING
     for name in ('a', 'b')
   }
-  assert len(names) == 8
+  assert len(names) == 24
 
 
 def test_the_cost_of_an_arm_is_not_in_its_noise():
@@ -21,7 +24,22 @@ def test_the_cost_of_an_arm_is_not_in_its_noise():
   assert cheap.noise_name('a') == dear.noise_name('a')
 
 
-@pytest.mark.parametrize('fields', [{}, {'model': 'm', 'nominal_b': -1.0}])
+def test_the_switch_for_thinking_changes_nothing_at_its_default():
+  """Responses made before there was a switch stay valid, and their noise."""
+  arm = arms.Arm(model='m', system_prompt='s')
+  assert arm.identity() == {'model': 'm', 'system_prompt': 's'}
+  assert arm.noise_name('a') == (
+    'b68d0092f2ebf8b471b3140e22d9dab243972895036ae659bb5d00f624bb85f6'
+  )
+  assert arms.Arm(model='m', thinking='off').identity() == {
+    'model': 'm', 'system_prompt': '', 'thinking': 'off',
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [{}, {'model': 'm', 'nominal_b': -1.0}, {'model': 'm', 'thinking': 'no'}],
+)
 def test_mistakes(fields):
   with pytest.raises(errors.UserError, match=r'arms\.NAME\.'):
     arms.Arm(**fields)
