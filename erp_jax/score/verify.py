@@ -1,6 +1,6 @@
 r"""The reward `verify`: does a response pass the checks of its prompt?
 
-Three kinds of check:
+Four kinds of check:
 
 - {"kind": "number", "answer": "3/4"}: 1 if the response's final number is the
   answer, else 0. The final number is the last one in the response, unless it
@@ -16,10 +16,14 @@ Three kinds of check:
 - {"kind": "answer", "any": ["Paris"], "none": ["London"]}: 1 if one of `any`
   stands in the response as whole words, casing aside, and none of `none`
   (optional: the wrong choices, so that naming all of them earns nothing).
+- {"kind": "choice", "answer": "C", "choices": 10}: 1 if C is the letter that
+  the response gives as its answer, else 0; `erp_jax.score.choice` says which
+  letter that is. The answer is one of the first `choices` letters.
 - {"kind": "constraints", "all": [...]}: the share of the constraints that hold;
   `erp_jax.score.constraints` lists them.
 
-An empty response is worth 0 under every kind.
+An empty response is worth 0 under every kind. What a model thought before its
+response is cut off before it comes here (score.stage).
 """
 
 import re
@@ -28,7 +32,7 @@ from fractions import Fraction
 from typing import Any
 
 from erp_jax.core import errors
-from erp_jax.score import constraints
+from erp_jax.score import choice, constraints
 
 _INTEGER = r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)'
 _NUMBER = re.compile(
@@ -64,6 +68,18 @@ def validate_checks(checks: Any, where: str) -> None:
       f'{where}.answer is {checks["answer"]!r}, but must hold one number, '
       "such as '42', '-3.5', '1,000' or '3/4'."
     )
+  if checks['kind'] == 'choice':
+    allowed = choice.LETTERS[: checks['choices']]
+    if not 2 <= checks['choices'] <= len(choice.LETTERS):
+      raise errors.UserError(
+        f'{where}.choices is {checks["choices"]}, but must be from 2 to '
+        f'{len(choice.LETTERS)}.'
+      )
+    if checks['answer'] not in list(allowed):
+      raise errors.UserError(
+        f'{where}.answer is {checks["answer"]!r}, but must be one letter from '
+        f'{allowed[0]} to {allowed[-1]}: there are {checks["choices"]} choices.'
+      )
   if checks['kind'] == 'constraints':
     for i, constraint in enumerate(checks['all']):
       constraints.validate(constraint, constraints.RULES, f'{where}.all[{i}]')
@@ -109,6 +125,10 @@ def _is_answer(checks: Mapping[str, Any], response: str) -> bool:
   )
 
 
+def _is_choice(checks: Mapping[str, Any], response: str) -> bool:
+  return choice.extract(response) == checks['answer']
+
+
 def _share_held(checks: Mapping[str, Any], response: str) -> float:
   held = [
     constraints.RULES[c['kind']].check(c, response) for c in checks['all']
@@ -118,6 +138,9 @@ def _share_held(checks: Mapping[str, Any], response: str) -> float:
 
 RULES = {
   'answer': constraints.Rule(_is_answer, {'any': 'texts'}, {'none': 'texts'}),
+  'choice': constraints.Rule(
+    _is_choice, {'answer': 'text', 'choices': 'count'}
+  ),
   'constraints': constraints.Rule(_share_held, {'all': 'list'}),
   'number': constraints.Rule(_is_number, {'answer': 'text'}),
 }

@@ -215,10 +215,10 @@ def test_constraints_give_the_share_met():
 @pytest.mark.parametrize(
   ('checks', 'message'),
   [
-    ({}, 'object with a kind; allowed: answer, constraints, number'),
+    ({}, 'object with a kind; allowed: answer, choice, constraints, number'),
     ('42', "'42'"),
     ({'kind': 'numbr', 'answer': '1'}, "did you mean 'number'"),
-    ({'kind': 7}, 'allowed: answer, constraints, number'),
+    ({'kind': 7}, 'allowed: answer, choice, constraints, number'),
     ({'kind': 'number'}, "lacks the field 'answer'"),
     ({'kind': 'number', 'anwser': '1'}, "did you mean 'answer'"),
     ({'kind': 'number', 'answer': 1}, 'must be a string'),
