@@ -1,4 +1,4 @@
-"""Prompts: the quickstart's own, or any JSONL or Parquet file.
+"""Prompts: the quickstart's own, any JSONL or Parquet file, or MMLU-Pro.
 
 A row has `prompt` and `category`; `id` and `checks` are optional. `checks` says
 what the `verify` reward can check: an object in JSONL, or its JSON text in a
@@ -16,10 +16,13 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from erp_jax.core import config, errors, store
+from erp_jax.data import mmlu_pro
 
 QUICKSTART = 'quickstart'
+ROWS, MMLU_PRO = 'rows', 'mmlu_pro'
 _CHECKS = 'checks'
 _DEFAULT_ID = 'id'
+_DEFAULT_COLUMNS = ['prompt', 'category', _DEFAULT_ID]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class PromptConfig:
   """Which prompts a run is about."""
 
   path: str = QUICKSTART  # 'quickstart', or a .jsonl or .parquet file.
+  format: str = ROWS  # What its rows are: prompts, or questions of mmlu_pro.
   prompt_column: str = 'prompt'
   category_column: str = 'category'
   id_column: str = _DEFAULT_ID  # Without this column, ids are hashes.
@@ -45,6 +49,15 @@ class PromptConfig:
       raise errors.UserError(
         f'prompts.prompt_column, category_column and id_column are {columns}, '
         f'but must be three different names, none empty and none {_CHECKS!r}.'
+      )
+    if self.format not in (ROWS, MMLU_PRO):
+      raise errors.UserError(
+        f'prompts.format is {self.format!r}, but must be {ROWS} or {MMLU_PRO}.'
+      )
+    if self.format == MMLU_PRO and columns != _DEFAULT_COLUMNS:
+      raise errors.UserError(
+        f'prompts.prompt_column, category_column and id_column are {columns}, '
+        f'but {MMLU_PRO} has its own columns: leave them as they are.'
       )
 
 
@@ -147,7 +160,8 @@ def _rows(cfg: PromptConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
       f'prompts.path is {cfg.path!r}, but there is no such file: check the '
       f'path, or use {QUICKSTART!r}.'
     )
-  return readers[path.suffix](path)
+  rows = readers[path.suffix](path)
+  return mmlu_pro.prompt_rows(rows) if cfg.format == MMLU_PRO else rows
 
 
 def _jsonl_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -191,8 +205,11 @@ def _parquet_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         f'{path} has a column {_CHECKS!r} of type {_short(str(kind))}, but it '
         'must hold strings: write each as the text of its JSON object.'
       )
-  for i, row in enumerate(table.to_pylist(), start=1):
-    yield f'{path} row {i}', row
+  i = 0
+  for batch in table.to_batches():  # All rows as dicts would be large.
+    for row in batch.to_pylist():
+      i += 1
+      yield f'{path} row {i}', row
 
 
 def _read_row(cfg: PromptConfig, row: Mapping[str, Any], where: str) -> Prompt:

@@ -1,0 +1,55 @@
+"""Appendix A.1: four arms on MMLU-Pro, a right choice is worth 1, else 0.
+
+python -m launch.sample --config=configs/mmlu_pro.py --workdir=DIR \
+  --config.prompts.path=mmlu_pro.parquet --arms=qwen25-7b
+
+K = 8 responses at T = 1; --config=configs/mmlu_pro.py:greedy draws one greedy
+response instead. The file is the test split of the hub's TIGER-Lab/MMLU-Pro,
+Parquet or JSONL, or a table of outcomes recorded on it; its 14 subjects are the
+categories. What the paper leaves open and is chosen here: Qwen3 does not think
+(arms.qwen3-235b.thinking), a Qwen3 is its 235 nominal billions, not the 22
+active ones, and 2048 new tokens, the limit of the benchmark's own local runs.
+"""
+
+from erp_jax.core import config, errors
+from erp_jax.data import arms, prompts
+from erp_jax.embed import embedder
+from erp_jax.sample import stage as sample
+from erp_jax.score import rewards
+from launch import pipeline_config
+
+_SAMPLES = {
+  '': sample.SampleConfig(k=8, temperature=1.0, max_new_tokens=2048),
+  'greedy': sample.SampleConfig(k=1, temperature=0.0, max_new_tokens=2048),
+}
+
+
+def get_config(arg=''):
+  if arg not in _SAMPLES:
+    raise errors.UserError(
+      f'configs/mmlu_pro.py:{arg} is unknown: add :greedy or nothing.'
+    )
+  return config.as_config_dict(
+    pipeline_config.Pipeline(
+      prompts=prompts.PromptConfig(
+        path='mmlu_pro.parquet', format=prompts.MMLU_PRO
+      ),
+      arms={
+        'llama31-8b': arms.Arm(
+          model='meta-llama/Llama-3.1-8B-Instruct', nominal_b=8.0
+        ),
+        'llama31-70b': arms.Arm(
+          model='meta-llama/Llama-3.1-70B-Instruct', nominal_b=70.0
+        ),
+        'qwen25-7b': arms.Arm(model='Qwen/Qwen2.5-7B-Instruct', nominal_b=7.0),
+        'qwen3-235b': arms.Arm(
+          model='Qwen/Qwen3-235B-A22B', nominal_b=235.0, thinking='off'
+        ),
+      },
+      sample=_SAMPLES[arg],
+      rewards={'verify': rewards.RewardConfig(kind='verify')},
+      embed=embedder.EmbedConfig(
+        encoder='Alibaba-NLP/gte-large-en-v1.5', max_tokens=512
+      ),
+    )
+  )
