@@ -1,21 +1,18 @@
 """Tokenizers of checkpoints: text, or a conversation, to ids and back.
 
-Built with `tokenizers` from tokenizer.json, or from the vocabulary of a GGUF
-file. What a user writes is always text: only a chat template (and `special`)
-yields control tokens, see `Tokenizer.render_ids`.
+What a user writes is always text: only a chat template (and `special`) yields
+control tokens, see `Tokenizer.render_ids`.
 """
 
 import pathlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
 
 from erp_jax.core import errors
-from erp_jax.models import chat_template, gguf_file, json_file
+from erp_jax.models import chat_template, folder_tokenizer, gguf_tokenizer
 
 # Tokens that end a turn or a text. Configs often list only one of them:
 # gemma-7b-it lacks <end_of_turn>, Qwen2.5's tokenizer lacks <|endoftext|>.
@@ -23,25 +20,6 @@ STOP_TOKENS = (
   *('<|im_end|>', '<|endoftext|>', '<end_of_turn>'),
   *('<|eot_id|>', '<|eom_id|>', '<|end_of_text|>'),
 )
-
-# Tokens that chat templates may name -> their keys in GGUF files.
-_GGUF_TOKENS = {
-  'bos_token': 'tokenizer.ggml.bos_token_id',
-  'eos_token': 'tokenizer.ggml.eos_token_id',
-  'unk_token': 'tokenizer.ggml.unknown_token_id',
-  'pad_token': 'tokenizer.ggml.padding_token_id',
-}
-
-# GGUF tokenizer.ggml.token_type.
-_CONTROL, _USER_DEFINED = 3, 4
-
-# GGUF tokenizer.ggml.pre -> how text is cut before the merges.
-_PRE_TOKENIZERS = {
-  'smollm': lambda: [
-    pre_tokenizers.Digits(individual_digits=True),
-    pre_tokenizers.ByteLevel(add_prefix_space=False),
-  ],
-}
 
 
 class Tokenizer:
@@ -162,97 +140,27 @@ class Tokenizer:
 
 
 def load_tokenizer(path: pathlib.Path | str) -> Tokenizer:
-  """Tokenizer of a checkpoint: a folder with tokenizer.json, or a GGUF file.
+  """Tokenizer of a checkpoint: of a folder, or a GGUF file.
 
   Args:
-    path: local; a folder may also hold one GGUF file and no tokenizer.json.
+    path: local; a folder holds tokenizer.json, a SentencePiece model
+      (tokenizer.model or spm.model) or one GGUF file: the first that is there.
 
-  Raises UserError if there is neither, or if one of its files is damaged.
+  Raises UserError if there is none, or if one of its files is damaged.
   """
   path = pathlib.Path(path)
   if path.suffix == '.gguf':
-    return _load_gguf(path)
-  if (path / 'tokenizer.json').exists():
-    return _load_json(path)
+    return Tokenizer(*gguf_tokenizer.load(path))
+  if folder_tokenizer.holds_one(path):
+    return Tokenizer(*folder_tokenizer.load(path))
   files = sorted(path.glob('*.gguf'))
   if len(files) == 1:
-    return _load_gguf(files[0])
+    return Tokenizer(*gguf_tokenizer.load(files[0]))
   raise errors.UserError(
-    f'{path} holds no tokenizer: tokenizer.json or one .gguf file is needed, '
-    f'it has {len(files)} .gguf files.'
+    f'{path} holds no tokenizer: tokenizer.json, '
+    f'{", ".join(folder_tokenizer.SENTENCEPIECE_FILES)} or one .gguf file is '
+    f'needed, it has {len(files)} .gguf files.'
   )
-
-
-def _load_json(folder: pathlib.Path) -> Tokenizer:
-  path = folder / 'tokenizer.json'
-  # Read here first: `tokenizers` raises a bare Exception for what is not JSON.
-  json_file.read(path)
-  core = tokenizers.Tokenizer.from_file(str(path))
-  config = _read_json(folder / 'tokenizer_config.json')
-  tokens = {
-    name: token if isinstance(token, str) else token['content']
-    for name in _GGUF_TOKENS
-    if (token := config.get(name))
-  }
-  end_ids = set()
-  for name in ('generation_config.json', 'config.json'):
-    value = _read_json(folder / name).get('eos_token_id') or []
-    end_ids.update([value] if isinstance(value, int) else value)
-  if 'eos_token' in tokens:
-    end_ids.add(core.token_to_id(tokens['eos_token']))
-  path = folder / 'chat_template.jinja'
-  source = path.read_text() if path.exists() else config.get('chat_template')
-  template = _template(source, tokens)
-  return Tokenizer(core, template, sorted(end_ids))
-
-
-def _load_gguf(path: pathlib.Path) -> Tokenizer:
-  fields = gguf_file.GgufFile(path).metadata
-  model = fields.get('tokenizer.ggml.model')
-  pre = fields.get('tokenizer.ggml.pre')
-  if model != 'gpt2' or pre not in _PRE_TOKENIZERS:
-    raise errors.UserError(
-      f'{path} has a tokenizer of model {model!r}, pre {pre!r}; supported is '
-      f"'gpt2' with pre {', '.join(map(repr, _PRE_TOKENIZERS))}: use the "
-      "checkpoint's folder of safetensors instead."
-    )
-  vocabulary = fields['tokenizer.ggml.tokens']
-  merges = [tuple(m.split(' ')) for m in fields['tokenizer.ggml.merges']]
-  core = tokenizers.Tokenizer(
-    models.BPE(vocab={t: i for i, t in enumerate(vocabulary)}, merges=merges)
-  )
-  core.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[pre]())
-  core.decoder = decoders.ByteLevel()
-  kinds = fields['tokenizer.ggml.token_type']
-  for token, kind in zip(vocabulary, kinds, strict=True):
-    if kind in (_CONTROL, _USER_DEFINED):
-      special = kind == _CONTROL
-      added = tokenizers.AddedToken(token, special=special, normalized=False)
-      core.add_tokens([added])
-  tokens = {
-    name: vocabulary[fields[key]]
-    for name, key in _GGUF_TOKENS.items()
-    if key in fields
-  }
-  source = fields.get('tokenizer.chat_template')
-  template = _template(source, tokens)
-  eos_key = _GGUF_TOKENS['eos_token']
-  end_ids = [fields[eos_key]] if eos_key in fields else []
-  return Tokenizer(core, template, end_ids)
-
-
-def _template(
-  source: Any, tokens: Mapping[str, str]
-) -> chat_template.ChatTemplate:
-  if isinstance(source, list):  # Several, by name.
-    source = {item['name']: item['template'] for item in source}['default']
-  return chat_template.ChatTemplate(
-    source=source or chat_template.NONE, tokens=tokens
-  )
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  return json_file.read(path) if path.exists() else {}
 
 
 def _replace(
