@@ -5,13 +5,14 @@ python -m launch.sample --config=configs/perfectblend.py --workdir=DIR \
 
 Prompts are 1000 per category of open-perfectblend (columns id, prompt,
 category). So far the Llama arms load (accept their licence on the hub and set
-HF_TOKEN); the Gemma arms, gte-large and the paper's three reward models end in
-a line that names what is not supported. Until those load, a Llama scores
-relevance and MiniLM embeds.
+HF_TOKEN); the Gemma arms and the paper's three reward models end in a line
+that names what is not supported. Until those load, a Llama scores relevance.
+gte-large reads prompts to its full length, as its authors' example does.
 """
 
 from erp_jax.core import config
 from erp_jax.data import arms, prompts
+from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards
 from launch import pipeline_config
@@ -41,5 +42,10 @@ def get_config(arg=''):
       rewards={
         'relevance': rewards.RewardConfig(kind='relevance', model=_LLAMA_8B)
       },
+      embed=embedder.EmbedConfig(
+        encoder='Alibaba-NLP/gte-large-en-v1.5',
+        max_tokens=8192,
+        batch_tokens=16384,  # Sized for an accelerator.
+      ),
     )
   )

@@ -1,17 +1,18 @@
 """Prompts to vectors with a frozen encoder: the v(x) of Sec. 3."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors, shapes
-from erp_jax.models import checkpoint, encoder, pooling, tokenizer
-from erp_jax.models import params as params_lib
+from erp_jax.core import errors
+from erp_jax.embed import native, sentence_transformers_backend
+from erp_jax.models import pooling
+
+_JAX = 'jax'
+_SENTENCE_TRANSFORMERS = 'sentence-transformers'
+_AUTO = 'auto'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,21 +20,44 @@ class EmbedConfig:
   """Which encoder, and how prompts are given to it."""
 
   encoder: str = 'package:minilm-l6-v2'
-  max_tokens: int = 256  # [CLS] and [SEP] included; longer prompts are cut.
+  # 'sentence-transformers' runs the models that 'jax' has no network of.
+  backend: str = _JAX
+  prompt: str = ''  # Before each text: 'query: ' for e5.
+  # Prompt and control tokens included; longer texts are cut.
+  max_tokens: int = 256
   # On two CPU cores, 4096 has two thirds of its tokens/s at 256 tokens a row.
   batch_tokens: int = 1024
+  # Of a token's states, one vector: 'mean', 'cls', 'last', or 'auto' for what
+  # the checkpoint says.
+  pooling: str = _AUTO
+  # Hidden states after so many layers (no final norm, which decoders have); 0
+  # for the network's output.
+  layer: int = 0
   # To unit length. The ridge penalty depends on it (MiniLM's own pipeline does
   # it); the paper does not say.
   normalize: bool = True
+  dtype: str = 'float32'  # Of weights and matmuls, or 'bfloat16'.
 
   def __post_init__(self):
-    if self.max_tokens < 3:
+    for name, allowed in (
+      ('backend', (_JAX, _SENTENCE_TRANSFORMERS)),
+      ('pooling', (_AUTO, *pooling.MODES)),
+      ('dtype', ('float32', 'bfloat16')),
+    ):
+      value = getattr(self, name)
+      if value not in allowed:
+        raise errors.UserError(
+          f'embed.{name} must be one of {", ".join(allowed)}, got {value!r}.'
+        )
+    for name, least in (('max_tokens', 3), ('batch_tokens', 1), ('layer', 0)):
+      value = getattr(self, name)
+      if value < least:
+        raise errors.UserError(f'embed.{name} must be >= {least}, got {value}.')
+    if self.backend != _JAX and (self.pooling != _AUTO or self.layer):
       raise errors.UserError(
-        f'embed.max_tokens must be >= 3, got {self.max_tokens}.'
-      )
-    if self.batch_tokens < 1:
-      raise errors.UserError(
-        f'embed.batch_tokens must be >= 1, got {self.batch_tokens}.'
+        f'embed.pooling is {self.pooling!r} and embed.layer is {self.layer}, '
+        f"but embed.backend={self.backend} runs the model's own pipeline: "
+        "leave them at 'auto' and 0."
       )
 
 
@@ -46,20 +70,30 @@ class Embeddings:
   mean_norm: float  # Before normalisation.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Embedder:
-  """A loaded encoder. Results of one text differ by up to 1e-6 over batches."""
-
-  cfg: EmbedConfig
-  model: encoder.EncoderConfig
-  pooling_mode: str  # 'mean' or 'cls', of the checkpoint.
-  _params: Any
-  _tokenizer: tokenizer.Tokenizer
+class Backend(Protocol):
+  """A loaded encoder of whatever library."""
 
   @property
   def width(self) -> int:
     """E."""
-    return self.model.width
+
+  def vectors(
+    self, texts: Sequence[str], advance: Callable[[int], None]
+  ) -> tuple[np.ndarray, int]:
+    """Float32 [N, E] before normalisation, and how many texts were cut."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embedder:
+  """An encoder, and what is done before and after it."""
+
+  cfg: EmbedConfig
+  backend: Backend
+
+  @property
+  def width(self) -> int:
+    """E."""
+    return self.backend.width
 
   def embed(
     self,
@@ -67,27 +101,8 @@ class Embedder:
     advance: Callable[[int], None] = lambda num_done: None,
   ) -> Embeddings:
     """Vectors of texts; `advance(n)` is called when n more are done."""
-    max_tokens = self.cfg.max_tokens
-    ids = self._tokenizer.encode_batch(texts, special=True)
-    num_truncated = sum(len(row) > max_tokens for row in ids)
-    # The last token is [SEP]; it stays.
-    rows = [
-      row if len(row) <= max_tokens else row[: max_tokens - 1] + row[-1:]
-      for row in ids
-    ]
-    emb_NE = np.zeros((len(texts), self.width), np.float32)
-    lengths = [len(row) for row in rows]
-    sizes = shapes.sizes(max_tokens, shortest=32)
-    for indices, size in shapes.batches(lengths, self.cfg.batch_tokens, sizes):
-      num_rows = shapes.num_rows(size, self.cfg.batch_tokens)
-      token_BT, valid_BT = shapes.pad_to(
-        [rows[i] for i in indices], num_rows, size
-      )
-      emb_BE = _forward(
-        self._params, self.model, self.pooling_mode, token_BT, valid_BT
-      )
-      emb_NE[indices] = jax.device_get(emb_BE)[: len(indices)]
-      advance(len(indices))
+    texts = [self.cfg.prompt + text for text in texts]
+    emb_NE, num_truncated = self.backend.vectors(texts, advance)
     norm_N = np.linalg.norm(emb_NE, axis=1)
     if self.cfg.normalize:
       emb_NE /= np.maximum(norm_N, 1e-12)[:, None]
@@ -99,35 +114,25 @@ class Embedder:
 
 
 def load(cfg: EmbedConfig) -> Embedder:
-  """Embedder with float32 weights on the default device.
+  """Embedder on the default device.
 
-  Raises UserError if the checkpoint is no BERT encoder, or if embed.max_tokens
-  is more than it has positions for.
+  Raises UserError if the backend cannot run the checkpoint, or if
+  embed.max_tokens is more than it has positions for.
   """
-  ckpt = checkpoint.open_checkpoint(cfg.encoder)
-  if ckpt.is_gguf:
-    raise errors.UserError(
-      f'embed.encoder is {cfg.encoder!r}, a GGUF file; a BERT encoder as a '
-      "folder or hub id is needed, for instance 'package:minilm-l6-v2'."
+  if cfg.backend == _SENTENCE_TRANSFORMERS:
+    backend = sentence_transformers_backend.load(
+      cfg.encoder,
+      max_tokens=cfg.max_tokens,
+      batch_tokens=cfg.batch_tokens,
+      dtype=cfg.dtype,
     )
-  model = encoder.from_hf(ckpt.config)
-  if cfg.max_tokens > model.max_position:
-    raise errors.UserError(
-      f'embed.max_tokens is {cfg.max_tokens}, but {cfg.encoder} has '
-      f'{model.max_position} positions: choose at most that.'
+  else:
+    backend = native.load(
+      cfg.encoder,
+      pooling_mode=cfg.pooling,
+      max_tokens=cfg.max_tokens,
+      batch_tokens=cfg.batch_tokens,
+      layer=cfg.layer,
+      dtype=cfg.dtype,
     )
-  return Embedder(
-    cfg=cfg,
-    model=model,
-    pooling_mode=pooling.read_mode(ckpt.path),
-    _params=params_lib.load(
-      encoder.weights(model), ckpt.tensors, jnp.float32, encoder.IGNORED
-    ),
-    _tokenizer=tokenizer.load_tokenizer(ckpt.path),
-  )
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'mode'))
-def _forward(params, model, mode, token_BT, valid_BT):
-  x_BTD = encoder.encode(params, model, token_BT, valid_BT)
-  return pooling.pool(x_BTD, valid_BT, mode)
+  return Embedder(cfg=cfg, backend=backend)

@@ -89,7 +89,7 @@ def test_without_normalisation_the_direction_is_the_same(minilm, texts):
   np.testing.assert_allclose(
     result.emb_NE / norm_N[:, None], unit.emb_NE, atol=1e-6
   )
-  assert minilm.pooling_mode == 'mean'
+  assert minilm.backend.pooling_mode == 'mean'
 
 
 def test_progress_counts_every_text(minilm, texts):
@@ -103,13 +103,43 @@ def test_no_texts(minilm):
   assert result.emb_NE.shape == (0, minilm.width) == (0, 384)
 
 
+def test_a_prompt_is_put_before_each_text_and_counted(minilm, texts):
+  fields = {'prompt': 'query: ', 'max_tokens': 64}
+  queries = embedder.load(embedder.EmbedConfig(**fields))
+  # 'query', ':' and each 'a' are one token, [CLS] and [SEP] two more.
+  texts = [*texts[:5], 'a ' * 60, 'a ' * 61]
+  result = queries.embed(texts)
+  assert result.num_truncated == 1
+  want_NE = minilm.embed([f'query: {text}' for text in texts[:-1]]).emb_NE
+  np.testing.assert_allclose(result.emb_NE[:-1], want_NE, atol=1e-6)
+  np.testing.assert_allclose(result.emb_NE[-1], want_NE[-1], atol=1e-6)
+
+
+def test_bfloat16_is_near_float32(minilm, texts):
+  half = embedder.load(embedder.EmbedConfig(dtype='bfloat16'))
+  got_NE, want_NE = (e.embed(texts[:50]).emb_NE for e in (half, minilm))
+  assert got_NE.dtype == np.float32
+  cosine_N = np.einsum('NE,NE->N', got_NE, want_NE)
+  assert cosine_N.min() > 0.999
+  assert abs(got_NE - want_NE).max() > 1e-4
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
     ({'max_tokens': 2}, 'embed.max_tokens must be >= 3, got 2'),
     ({'max_tokens': 513}, 'is 513, but package:minilm-l6-v2 has 512 positions'),
     ({'batch_tokens': 0}, 'embed.batch_tokens must be >= 1, got 0'),
-    ({'encoder': 'package:smollm2-135m-instruct'}, 'a GGUF file; a BERT'),
+    ({'layer': -1}, 'embed.layer must be >= 0, got -1'),
+    ({'layer': 6}, 'is 6, but package:minilm-l6-v2 has 6 layers'),
+    ({'backend': 'torch'}, 'must be one of jax, sentence-transformers, got'),
+    ({'pooling': 'max'}, "must be one of auto, mean, cls, last, got 'max'"),
+    ({'dtype': 'float16'}, "must be one of float32, bfloat16, got 'float16'"),
+    (
+      {'backend': 'sentence-transformers', 'pooling': 'cls'},
+      "runs the model's own pipeline: leave them at 'auto' and 0",
+    ),
+    ({'backend': 'sentence-transformers', 'layer': 1}, 'embed.layer is 1, but'),
   ],
 )
 def test_bad_config(fields, message):
