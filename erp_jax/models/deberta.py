@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import errors, sharding
 from erp_jax.models import params as params_lib
 
 # In checkpoints, without use here: what pretraining leaves behind, and the
@@ -222,6 +222,7 @@ def encode(
   Rows of padding are finite and meaningless; no valid token attends to them.
   """
   x_BTD = _norm(params['word_VD'][token_BT], params['norm'], cfg.norm_eps)
+  x_BTD = sharding.constrain(x_BTD, 'batch', None, None)
   # Of the table, the rows that this length needs, each once.
   T = token_BT.shape[1]
   row = relative_row(cfg, np.arange(-T, T + 1))
