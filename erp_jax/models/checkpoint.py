@@ -33,7 +33,8 @@ from erp_jax.models import (
 from erp_jax.models import params as params_lib
 
 _PACKAGE = 'package:'
-_SMALL_FILES = ('*.json', '*.txt', '*.model', '*.jinja')
+# Configs and tokenizers; others lie in folders of sentence-transformers.
+SMALL_FILES = ('*.json', '*.txt', '*.model', '*.jinja')
 _INDEX = 'model.safetensors.index.json'
 # Of a packaged asset: the times at which its files were written.
 _STAMP = 'stamp.json'
@@ -85,7 +86,7 @@ def open_checkpoint(name: str) -> Checkpoint:
       f'checkpoint {name!r} is no folder or file here and no hub id: give an '
       "existing path, 'org/name' or 'package:smollm2-135m-instruct'."
     )
-  path = hub.download(name, ('*.safetensors', *_SMALL_FILES))
+  path = hub.download(name, ('*.safetensors', *SMALL_FILES))
   return _open(name, path, revision=path.name)
 
 
@@ -139,7 +140,7 @@ def decoder_tensors(
 def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
   """Opens a folder or GGUF file; an empty revision means to hash it."""
   if path.is_dir() and not any(path.glob('*.safetensors')):
-    path = _only_gguf(path)
+    path = _only_gguf(path, _convert_command(name, is_local=not revision))
   if path.suffix == '.gguf':
     file = gguf_file.GgufFile(path)
     if not revision:
@@ -158,7 +159,14 @@ def _open(name: str, path: pathlib.Path, revision: str) -> Checkpoint:
   return Checkpoint(name, path, revision, config, tensors)
 
 
-def _only_gguf(folder: pathlib.Path) -> pathlib.Path:
+def _convert_command(name: str, is_local: bool) -> str:
+  """What makes safetensors of .bin weights, beside them or in this folder."""
+  target = name.rstrip('/') if is_local else re.split('[/@]', name)[1]
+  return f'python -m launch.convert --from={name} --to={target}-safetensors'
+
+
+def _only_gguf(folder: pathlib.Path, convert: str) -> pathlib.Path:
+  """The one GGUF file; `convert` is the command to name for .bin weights."""
   found = sorted(folder.glob('*.gguf'))
   if len(found) == 1:
     return found[0]
@@ -169,11 +177,13 @@ def _only_gguf(folder: pathlib.Path) -> pathlib.Path:
     )
   if any(folder.glob('*.bin')):
     raise errors.UserError(
-      f'{folder} holds torch .bin weights only; safetensors are needed: use a '
-      'revision that has them.'
+      f'{folder} holds torch .bin weights only; safetensors are needed: run '
+      f'{convert} and name that folder.'
     )
   raise errors.UserError(
-    f'{folder} holds no weights: *.safetensors or one .gguf file is needed.'
+    f'{folder} holds no weights: *.safetensors or one .gguf file is needed. If '
+    f'the checkpoint has torch .bin weights, run {convert} and name that '
+    'folder.'
   )
 
 
@@ -205,7 +215,7 @@ def _folder_hash(folder: pathlib.Path, files: list[pathlib.Path]) -> str:
   digest = hashlib.sha256()
   small = {
     path.relative_to(folder).as_posix(): path
-    for pattern in _SMALL_FILES
+    for pattern in SMALL_FILES
     for place in ('', '*/')
     for path in folder.glob(place + pattern)
     if path.name != _STAMP

@@ -18,13 +18,11 @@ from typing import Any
 import safetensors
 
 from erp_jax.core import errors, failures, store
-from erp_jax.models import hub, json_file
+from erp_jax.models import checkpoint, hub, json_file
 
 _SINGLE = 'pytorch_model.bin'
 _INDEX = 'pytorch_model.bin.index.json'
 _WEIGHTS = ('pytorch_model*.bin', _INDEX)
-# Configs, tokenizers and what sentence-transformers puts in folders.
-_SMALL_FILES = ('*.json', '*.txt', '*.model', '*.jinja')
 _TMP = '.tmp-'  # As of core.store, which writes the small files.
 _MADE_FROM = 'source_sha256'  # In a header, so that a restart knows its files.
 
@@ -42,7 +40,7 @@ def convert(name: str, target: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
   """
   source = pathlib.Path(name).expanduser()
   if not source.exists():
-    source = hub.download(name, (*_WEIGHTS, *_SMALL_FILES))
+    source = hub.download(name, (*_WEIGHTS, *checkpoint.SMALL_FILES))
   files = _weight_files(source)
   with failures.writing(target, 0):
     target.mkdir(parents=True, exist_ok=True)
@@ -225,7 +223,7 @@ def _copy_small_files(source: pathlib.Path, target: pathlib.Path) -> None:
   """Configs, tokenizer and pooling; config.json, which opens it, last."""
   found = {
     path.relative_to(source)
-    for pattern in _SMALL_FILES
+    for pattern in checkpoint.SMALL_FILES
     for place in ('', '*/')
     for path in source.glob(place + pattern)
     if path.name != _INDEX

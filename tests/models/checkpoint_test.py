@@ -216,7 +216,10 @@ def test_revision_is_of_every_small_file(folder, tmp_path):
   ('names', 'message'),
   [
     ((), 'holds no weights'),
-    (('pytorch_model.bin',), r'torch \.bin weights only; safetensors are'),
+    (
+      ('pytorch_model.bin',),
+      r'weights only.* launch.convert --from=(\S+) --to=\1-safetensors and',
+    ),
     (('a.gguf', 'b.gguf'), r'2 GGUF files \(a\.gguf, b\.gguf\): name one'),
     (('model.safetensors',), 'is not a checkpoint: a folder with config.json'),
     (('config.json', 'model.safetensors'), 'cannot be read'),

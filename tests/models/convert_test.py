@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from erp_jax.core import errors
-from erp_jax.models import checkpoint, convert
+from erp_jax.models import checkpoint, convert, decoder_weights
 from erp_jax.models import params as params_lib
 
 
@@ -82,7 +82,7 @@ def test_converted_weights_load_and_equal_torch(tmp_path, tied, num_shards):
   )
   cfg, values, _ = checkpoint.load_decoder(str(target), jnp.float32)
   assert cfg.tied == tied
-  tree = checkpoint.decoder.weights(cfg)
+  tree = decoder_weights.declare(cfg)
   for name, tensor in params_lib.to_tensors(tree, values):
     np.testing.assert_array_equal(tensor, state[name].numpy(), err_msg=name)
 

@@ -1,22 +1,36 @@
 """Downloads from a hub on this machine, by the hub's own library."""
 
 import http.server
+import io
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
+import safetensors
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-  """A hub with one file, whose repository is gated or loses its network."""
+  """A hub: its repositories are gated, lose their network, or are old."""
 
   def do_GET(self):
     commit = '0' * 40
-    if '/tree/' in self.path:
+    if '/tree/' in self.path and 'old' in self.path:
+      files = [
+        {'type': 'file', 'path': name, 'size': len(data), 'oid': name}
+        for name, data in _OLD.items()
+      ]
+      self._send(200, json.dumps(files).encode())
+    elif 'old/resolve' in self.path:
+      name = self.path.split('/')[-1]
+      data = _OLD[name]
+      self._send(200, data, {'X-Repo-Commit': commit, 'ETag': f'"{name}"'})
+    elif '/tree/' in self.path:
       file = {'type': 'file', 'path': 'config.json', 'size': 9, 'oid': 'a'}
       self._send(200, json.dumps([file]).encode())
     elif self.path.startswith('/api/'):
@@ -45,6 +59,9 @@ class _Hub(http.server.BaseHTTPRequestHandler):
     pass
 
 
+# Of org/old.
+_OLD = {'config.json': b'{}'}
+
 _OPEN = """
 import huggingface_hub.file_download, sys
 from erp_jax.core import errors
@@ -68,6 +85,23 @@ def hub():
   server.server_close()
 
 
+def _run(hub, folder, *args):
+  # The hub's library reads its environment when it is imported.
+  env = {
+    **os.environ,
+    'HF_ENDPOINT': hub,
+    'HF_HOME': str(folder),
+    'HF_HUB_OFFLINE': '0',
+  }
+  return subprocess.run(
+    [sys.executable, *args],
+    cwd=pathlib.Path(__file__).parents[2],
+    env=env,
+    capture_output=True,
+    text=True,
+  )
+
+
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
@@ -80,18 +114,22 @@ def hub():
   ],
 )
 def test_failed_downloads_end_in_one_line(hub, tmp_path, name, message):
-  # The hub's library reads its environment when it is imported.
-  env = {
-    **os.environ,
-    'HF_ENDPOINT': hub,
-    'HF_HOME': str(tmp_path),
-    'HF_HUB_OFFLINE': '0',
-  }
-  ran = subprocess.run(
-    [sys.executable, '-c', _OPEN, name],
-    env=env,
-    capture_output=True,
-    text=True,
-  )
+  ran = _run(hub, tmp_path, '-c', _OPEN, name)
   assert ran.returncode == 0, ran.stderr
   assert re.fullmatch(f'checkpoint {message}.*\n', ran.stdout), ran.stdout
+
+
+def test_old_checkpoints_name_the_command_that_converts_them(
+  hub, tmp_path, monkeypatch
+):
+  torch = pytest.importorskip('torch')
+  weights = io.BytesIO()
+  torch.save({'w': torch.arange(3.0)}, weights)
+  monkeypatch.setitem(_OLD, 'pytorch_model.bin', weights.getvalue())
+  ran = _run(hub, tmp_path, '-c', _OPEN, 'org/old@main')
+  command = '-m launch.convert --from=org/old@main --to=old-safetensors'
+  assert f'run python {command} and' in ran.stdout, ran.stderr
+  ran = _run(hub, tmp_path, *command.split()[:-1], f'--to={tmp_path / "new"}')
+  assert ran.returncode == 0, ran.stderr
+  with safetensors.safe_open(tmp_path / 'new/model.safetensors', 'np') as file:
+    np.testing.assert_array_equal(file.get_tensor('w'), np.arange(3.0))
