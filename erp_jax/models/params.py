@@ -53,18 +53,19 @@ class Param:
   @property
   def layout(self) -> streaming.Layout:
     """Its axes by what they are."""
-    rest = self.shape[self.num_stacked :]
-    num_in = max(self.in_axes, 0)
     lead = self.shape[: self.num_stacked]
-    return streaming.Layout(lead, rest[:num_in], rest[num_in:])
+    rest = self.shape[self.num_stacked :]
+    if self.in_axes == AS_IS:
+      return streaming.Layout(lead, rest[1:], rest[:1], as_is=True)
+    return streaming.Layout(lead, rest[: self.in_axes], rest[self.in_axes :])
 
   @property
   def file_shape(self) -> tuple[int, ...]:
     """Shape of one tensor of the checkpoint."""
-    _, inputs, outputs = self.layout
-    if self.in_axes == AS_IS:
-      return outputs
-    if self.in_axes == 0:
+    _, inputs, outputs, as_is = self.layout
+    if as_is:
+      return outputs + inputs
+    if not inputs:
       return (math.prod(outputs),)
     return (math.prod(outputs), math.prod(inputs))
 

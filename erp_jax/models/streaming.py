@@ -8,7 +8,7 @@ a host reads no byte that its devices do not hold.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,27 +17,44 @@ import numpy as np
 
 from erp_jax.models import int8
 
-PIECE_BYTES = 16 * 2**20
+# Larger pieces are not faster, and the allocator keeps many times their size.
+PIECE_BYTES = 2 * 2**20
 
 
 class Layout(NamedTuple):
-  """How the tensors of a file make up one array [*lead, *inputs, *outputs].
+  """How the tensors of a file make up one array.
 
-  There is one tensor for each place of `lead`, [*outputs, *inputs].
+  There is one tensor [*outputs, *inputs] for each place of `lead`; the array
+  is [*lead, *inputs, *outputs], or with `as_is` [*lead, *outputs, *inputs].
   """
 
   lead: tuple[int, ...]
   inputs: tuple[int, ...]
   outputs: tuple[int, ...]
+  as_is: bool = False
 
   @property
   def shape(self) -> tuple[int, ...]:
-    return self.lead + self.inputs + self.outputs
+    """Of the array."""
+    return self.lead + self.ordered(self.inputs, self.outputs)
+
+  def ordered(self, inputs, outputs):
+    """What goes with the axes after `lead`, in the array's order."""
+    return outputs + inputs if self.as_is else inputs + outputs
 
   @property
   def in_axes(self) -> tuple[int, ...]:
     """Axes of the array that are inputs."""
-    return tuple(range(len(self.lead), len(self.lead) + len(self.inputs)))
+    start = len(self.lead) + (len(self.outputs) if self.as_is else 0)
+    return tuple(range(start, start + len(self.inputs)))
+
+  def split(self, items: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:
+    """One item per axis of the array, as (lead, inputs, outputs)."""
+    num_lead, rest = len(self.lead), tuple(items)[len(self.lead) :]
+    inputs = tuple(items[i] for i in self.in_axes)
+    num_in = len(inputs)
+    outputs = rest[: len(rest) - num_in] if self.as_is else rest[num_in:]
+    return tuple(items)[:num_lead], inputs, outputs
 
 
 def load(
@@ -68,7 +85,7 @@ def load(
   layouts = [sharding]
   if quantized:
     shapes.append(layout.lead + layout.outputs)
-    layouts.append(_without(sharding, layout))
+    layouts.append(_without_inputs(sharding, layout))
   values = [
     jax.make_array_from_single_device_arrays(
       shape, each, [arrays[device][i] for device in parts]
@@ -80,38 +97,54 @@ def load(
 
 def _fill(tensor_at, layout, bounds, devices, dtype, quantized):
   """The part of the array within `bounds`, as each of these devices' own."""
-  num_lead, num_in = len(layout.lead), len(layout.inputs)
   sizes = tuple(stop - start for start, stop in bounds)
-  in_bounds = bounds[num_lead : num_lead + num_in]
-  shapes = [(sizes, jnp.int8 if quantized else dtype)]
+  dtypes = [jnp.dtype(jnp.int8 if quantized else dtype)]
+  shapes = [sizes]
   if quantized:
-    outputs = sizes[:num_lead] + sizes[num_lead + num_in :]
-    shapes.append((outputs, jnp.float32))
+    dtypes.append(jnp.dtype(jnp.float32))
+    lead, _, outputs = layout.split(sizes)
+    shapes.append(lead + outputs)
+  # XLA for CPU widens all of a bfloat16 array to update a part of it.
+  on_cpu = devices[0].platform == 'cpu'
+  stored = [jnp.uint16 if on_cpu and d.itemsize == 2 else d for d in dtypes]
   arrays = {
-    device: tuple(jnp.zeros(*s, device=device) for s in shapes)
+    device: tuple(
+      jnp.zeros(*args, device=device)
+      for args in zip(shapes, stored, strict=True)
+    )
     for device in devices
   }
-  write = functools.partial(_write, in_bounds=in_bounds, num_lead=num_lead)
+  write = functools.partial(
+    _write, layout=layout, bounds=bounds, dtypes=tuple(dtypes)
+  )
   for piece, starts in _pieces(tensor_at, layout, bounds, dtype, quantized):
     # It was read while the one before was written; no third is in memory.
-    jax.block_until_ready(arrays)
+    jax.block_until_ready(list(arrays.values()))
     for device in devices:
       there = jax.device_put(piece, device)
       arrays[device] = write(arrays[device], there, np.array(starts, np.int32))
-  return arrays
+  return {
+    device: tuple(
+      # On a CPU neither of these two copies.
+      jax.device_put(np.asarray(array).view(d), device)
+      if array.dtype != d
+      else array
+      for array, d in zip(parts, dtypes, strict=True)
+    )
+    for device, parts in arrays.items()
+  }
 
 
 def _pieces(
   tensor_at, layout, bounds, dtype, quantized
 ) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
-  """(values [n, *outputs, *inputs], where they start in the part) of a part.
+  """Pieces of a part, and where they start in it: (*lead, first output axis).
 
   A piece is several small tensors, or some rows (of the first output axis) of
-  a large one. All have one shape; at the end one may overlap the one before.
+  a large one, as [n, *inputs, *outputs] or what the layout says. All have one
+  shape; at the end one may overlap the one before.
   """
-  num_lead, num_in = len(layout.lead), len(layout.inputs)
-  lead, inputs = bounds[:num_lead], bounds[num_lead : num_lead + num_in]
-  outputs = bounds[num_lead + num_in :]
+  lead, inputs, outputs = layout.split(bounds)
   if quantized:  # A channel's scale needs all of its inputs.
     inputs = tuple((0, n) for n in layout.inputs)
   columns = [slice(*b) for b in (*outputs[1:], *inputs)]
@@ -121,20 +154,28 @@ def _pieces(
     probe.dtype.itemsize, jnp.dtype(dtype).itemsize
   )
   rows = max(1, min(last - first, PIECE_BYTES // row_bytes))
-  count = max(1, PIECE_BYTES // (rows * row_bytes)) if lead else 1
   *outer, inner = lead or [(0, 1)]
-  count = min(count, inner[1] - inner[0]) if rows == last - first else 1
+  count = 1
+  if rows == last - first:
+    count = max(1, PIECE_BYTES // (rows * row_bytes))
+    count = min(count, inner[1] - inner[0])
   view = layout.outputs + layout.inputs
+  num_out = len(layout.outputs)
+  order = layout.ordered(
+    tuple(range(1 + num_out, 1 + len(view))), tuple(range(1, 1 + num_out))
+  )
   for place in itertools.product(*(range(*b) for b in outer)):
     offset = tuple(p - b[0] for p, b in zip(place, outer, strict=True))
     for i in _starts(*inner, count):
       names = [(*place, i + n) if lead else () for n in range(count)]
       tensors = [tensor_at(name).reshape(view) for name in names]
+      at = (*offset, i - inner[0]) if lead else ()
       for row in _starts(first, last, rows):
         index = (slice(row, row + rows), *columns)
-        piece = np.stack([tensor[index] for tensor in tensors])
-        at = (*offset, i - inner[0]) if lead else ()
-        yield piece, (*at, row - first)
+        parts = [tensor[index] for tensor in tensors]
+        piece = np.stack(parts) if count > 1 else parts[0][None]
+        # A view: moving it to the device puts it in order, and fast.
+        yield piece.transpose(0, *order), (*at, row - first)
 
 
 def _starts(start: int, stop: int, size: int) -> list[int]:
@@ -143,40 +184,41 @@ def _starts(start: int, stop: int, size: int) -> list[int]:
 
 
 @functools.partial(
-  jax.jit, static_argnames=('in_bounds', 'num_lead'), donate_argnums=0
+  jax.jit, static_argnames=('layout', 'bounds', 'dtypes'), donate_argnums=0
 )
-def _write(arrays, piece, starts, in_bounds, num_lead):
-  """The arrays with a piece [n, *outputs, *inputs] written at `starts`."""
-  num_in = len(in_bounds)
-  num_out = piece.ndim - 1 - num_in
-  order = (0, *range(1 + num_out, piece.ndim), *range(1, 1 + num_out))
-  value = piece.transpose(order)
+def _write(arrays, piece, starts, layout, bounds, dtypes):
+  """The arrays with a piece [n, …] written at `starts`."""
+  num_lead = len(layout.lead)
   # Of the leading axes all but the last have one entry in a piece.
-  if num_lead:
-    value = value.reshape((1,) * (num_lead - 1) + value.shape)
+  value = jnp.expand_dims(piece, tuple(range(num_lead - 1)))
+  value = value if num_lead else value[0]
+  lead_at, row = [starts[i] for i in range(num_lead)], starts[num_lead]
+  in_at = (0,) * len(layout.inputs)
+  out_at = (row, *(0,) * (len(layout.outputs) - 1))
+  places = [(*lead_at, *layout.ordered(in_at, out_at))]
+  if len(arrays) == 1:
+    parts = [value.astype(dtypes[0])]
   else:
-    value = value[0]
-  at = [starts[i] for i in range(num_lead)]
-  row = starts[num_lead]
-  parts = [value.astype(arrays[0].dtype)]
-  places = [[*at, *[0] * num_in, row, *[0] * (num_out - 1)]]
-  if len(arrays) == 2:
-    in_axes = tuple(range(num_lead, num_lead + num_in))
-    levels, scale = int8.quantize(value, in_axes)
-    for axis, (start, stop) in zip(in_axes, in_bounds, strict=True):
-      levels = jax.lax.slice_in_dim(levels, start, stop, axis=axis)
+    levels, scale = int8.quantize(value, layout.in_axes)
+    for axis in layout.in_axes:
+      levels = jax.lax.slice_in_dim(levels, *bounds[axis], axis=axis)
     parts = [levels, scale]
-    places.append([*at, row, *[0] * (num_out - 1)])
+    places.append((*lead_at, *out_at))
   return tuple(
-    jax.lax.dynamic_update_slice(array, part, place)
+    jax.lax.dynamic_update_slice(
+      array,
+      part
+      if part.dtype == array.dtype
+      else jax.lax.bitcast_convert_type(part, array.dtype),
+      place,
+    )
     for array, part, place in zip(arrays, parts, places, strict=True)
   )
 
 
-def _without(sharding, layout: Layout) -> jax.sharding.Sharding:
+def _without_inputs(sharding, layout: Layout) -> jax.sharding.Sharding:
   """The sharding of what has all but the input axes."""
   if not isinstance(sharding, jax.NamedSharding):
     return sharding
-  entries = [*sharding.spec, *[None] * len(layout.shape)][: len(layout.shape)]
-  kept = [e for i, e in enumerate(entries) if i not in layout.in_axes]
-  return jax.NamedSharding(sharding.mesh, jax.P(*kept))
+  lead, _, outputs = layout.split(sharding.spec)
+  return jax.NamedSharding(sharding.mesh, jax.P(*lead, *outputs))
