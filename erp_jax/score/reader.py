@@ -6,6 +6,7 @@ of few shapes. Padding changes nothing but rounding.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,12 @@ class Group(NamedTuple):
 
   prefix: Sequence[int]
   suffixes: Sequence[Sequence[int]]
+
+
+def group(rows: Sequence[list[int]]) -> Group:
+  """Rows as continuations of the longest beginning that all share."""
+  shared = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1)
+  return Group(rows[0][:shared], [row[shared:] for row in rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +63,14 @@ class Reader:
     """logit(yes) − logit(no) after the last token of each continuation."""
     head = functools.partial(_difference, yes=yes, no=no)
     return self._read(groups, head, advance)
+
+  def score(self, groups: Sequence[Group], advance) -> list[np.ndarray]:
+    """The reward head's score at the last token of each continuation."""
+    return self._read(groups, _score, advance)
+
+  def last_hidden(self, groups: Sequence[Group], advance) -> list[np.ndarray]:
+    """Hidden state [D] at the last token of each continuation, float32."""
+    return self._read(groups, _last_hidden, advance)
 
   def _read(
     self, groups: Sequence[Group], head: Callable, advance
@@ -153,12 +168,29 @@ def _mean_logprob(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
   return sum_RJ / (len_RJ - 1)
 
 
+@functools.partial(jax.jit, static_argnames='cfg')
+def _score(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
+  """The one score at the last token, [R, J], float32."""
+  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  return decoder.score(params, _last(hidden_RJTD, len_RJ))[..., 0]
+
+
+@functools.partial(jax.jit, static_argnames='cfg')
+def _last_hidden(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
+  """Final-norm hidden states at the last token, [R, J, D], float32."""
+  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  return _last(hidden_RJTD, len_RJ).astype(jnp.float32)
+
+
 @functools.partial(jax.jit, static_argnames=('cfg', 'yes', 'no'))
 def _difference(params, cfg, prefix_RS, len_R, token_RJT, len_RJ, *, yes, no):
   """logit(yes) − logit(no) at the last token, [R, J], float32."""
   hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
-  last_RJTD = jnp.take_along_axis(
-    hidden_RJTD, (len_RJ - 1)[..., None, None], axis=2
-  )
-  logits_RJV = decoder.logits(params, cfg, last_RJTD[:, :, 0])
+  logits_RJV = decoder.logits(params, cfg, _last(hidden_RJTD, len_RJ))
   return logits_RJV[..., yes] - logits_RJV[..., no]
+
+
+def _last(hidden_RJTD, len_RJ):
+  """Hidden states [R, J, D] at the last token of each continuation."""
+  last_RJ11 = (len_RJ - 1)[..., None, None]
+  return jnp.take_along_axis(hidden_RJTD, last_RJ11, axis=2)[:, :, 0]

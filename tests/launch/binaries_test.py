@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from erp_jax.core import config
+from erp_jax.score import train_stage
 from launch import pipeline_config
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -19,13 +20,17 @@ _BINARIES = sorted(
 )
 # What binaries without an experiment's config show instead of it.
 _OWN_FLAGS = {'convert': ('--from', '--to')}
+_CLASSES = {
+  'replay': pipeline_config.Replay,
+  'train_reward': train_stage.TrainRewardConfig,
+}
 _CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
 
 
 def test_there_are_the_expected_binaries():
   assert set(_BINARIES) >= {
     *('sample', 'score', 'embed', 'fit', 'route', 'replay', 'report'),
-    *('pipeline', 'convert'),
+    *('pipeline', 'convert', 'train_reward'),
   }
 
 
@@ -41,9 +46,7 @@ def test_help(binary, launch):
 @pytest.mark.parametrize('name', _CONFIGS)
 def test_configs_build_and_take_overrides(name):
   values = importlib.import_module(f'configs.{name}').get_config()
-  cls = (
-    pipeline_config.Replay if 'arms' not in values else pipeline_config.Pipeline
-  )
+  cls = _CLASSES.get(name, pipeline_config.Pipeline)
   built = config.build(cls, values.to_dict())
   values.runtime.compilation_cache = not values.runtime.compilation_cache
   changed = config.build(cls, values.to_dict())

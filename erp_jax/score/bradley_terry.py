@@ -1,0 +1,250 @@
+"""The Bradley-Terry head of Eq. 2.1 on frozen features of preference pairs.
+
+r* = argmax_r E log σ(r(x, y₊) − r(x, y₋)), with r linear or a small MLP of
+standardised features. No r has a bias at its end: it would cancel.
+Axis I is that of pairs.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from erp_jax.core import errors
+from erp_jax.score import preference
+
+_log = logging.getLogger(__name__)
+
+_PREFIX = 'head.'  # Of the names under which a head's arrays are saved.
+_ROWS = 8192  # Scored at once.
+
+
+class Linear(nnx.Module):
+  """r(x) = w·x, which starts at 0: the training problem is convex."""
+
+  def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+    del hidden
+    self.out = nnx.Linear(
+      *(width, 1),
+      use_bias=False,
+      kernel_init=nnx.initializers.zeros_init(),
+      rngs=rngs,
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Rewards [...] of features [..., E]."""
+    return self.out(x)[..., 0]
+
+
+class Mlp(nnx.Module):
+  """r(x) = w·gelu(Ux + b)."""
+
+  def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+    self.up = nnx.Linear(width, hidden, rngs=rngs)
+    self.out = nnx.Linear(hidden, 1, use_bias=False, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Rewards [...] of features [..., E]."""
+    return self.out(nnx.gelu(self.up(x)))[..., 0]
+
+
+_HEADS = {'linear': Linear, 'mlp': Mlp}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """The head, and how it is trained: Adam, its rate falling to 0 as a cosine.
+
+  The objective is the mean loss of the pairs + weight_decay / 2 · ‖weights‖²,
+  biases left out.
+  """
+
+  head: str = 'linear'  # linear or mlp.
+  hidden: int = 128  # Width of the mlp's layer.
+  learning_rate: float = 3e-3
+  weight_decay: float = 0.1
+  epochs: int = 100
+  batch: int = 256  # Pairs a step; 0 is all of them.
+  seed: int = 0  # Of the start and of the order of pairs.
+  # Epochs without a better validation loss before training stops; the best
+  # epoch's weights are kept. 0: no validation, all pairs train to the end.
+  patience: int = 10
+  validation_frac: float = 0.1  # Of the training prompts.
+
+  def __post_init__(self):
+    if self.head not in _HEADS:
+      raise errors.UserError(
+        f'train.head is {self.head!r}; allowed: {", ".join(_HEADS)}.'
+      )
+    if self.learning_rate <= 0 or self.weight_decay < 0:
+      raise errors.UserError(
+        'train needs learning_rate > 0 and weight_decay >= 0, got '
+        f'{self.learning_rate} and {self.weight_decay}.'
+      )
+    if self.hidden < 1 or self.epochs < 1 or min(self.batch, self.patience) < 0:
+      raise errors.UserError(
+        'train needs hidden >= 1, epochs >= 1, batch >= 0 and patience >= 0, '
+        f'got {self.hidden}, {self.epochs}, {self.batch} and {self.patience}.'
+      )
+    if not 0 < self.validation_frac < 1:
+      raise errors.UserError(
+        'train.validation_frac must be between 0 and 1, got '
+        f'{self.validation_frac}: set train.patience=0 for no validation.'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+  """A trained reward model of features.
+
+  Attributes:
+    mean_E: of the training features; subtracted.
+    scale_E: their standard deviations; divided by.
+  """
+
+  mean_E: np.ndarray
+  scale_E: np.ndarray
+  graph: Any
+  params: Any
+
+  def __call__(self, x_BE: np.ndarray) -> np.ndarray:
+    """Rewards [B], float32, in logits."""
+    parts = [
+      jax.device_get(_reward(self.graph, self.params, self._scaled(part_BE)))
+      for part_BE in np.split(x_BE, range(_ROWS, len(x_BE), _ROWS))
+    ]
+    return np.concatenate(parts)
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """All that `restore` needs, by name."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(
+      nnx.to_pure_dict(self.params)
+    )
+    return {'mean_E': self.mean_E, 'scale_E': self.scale_E} | {
+      _PREFIX + '.'.join(key.key for key in path): np.asarray(value)
+      for path, value in flat
+    }
+
+  def _scaled(self, x_BE: np.ndarray) -> np.ndarray:
+    return ((x_BE - self.mean_E) / self.scale_E).astype(np.float32)
+
+
+def restore(cfg: TrainConfig, arrays: Mapping[str, np.ndarray]) -> Reward:
+  """The Reward whose `arrays` these are."""
+  graph, params = _start(cfg, len(arrays['mean_E']))
+  tree = nnx.to_pure_dict(params)
+  values = jax.tree_util.tree_map_with_path(
+    lambda path, _: arrays[_PREFIX + '.'.join(key.key for key in path)], tree
+  )
+  nnx.replace_by_pure_dict(params, values)
+  return Reward(arrays['mean_E'], arrays['scale_E'], graph, params)
+
+
+def fit(
+  chosen_IE: np.ndarray,
+  rejected_IE: np.ndarray,
+  prompts: Sequence[str],
+  cfg: TrainConfig,
+) -> tuple[Reward, dict[str, Any]]:
+  """A Reward, and what to report: loss curves, the epoch kept.
+
+  Curves are mean −log σ(margin) over the pairs that train and those that
+  validate, after each epoch, without the penalty. The result is a function of
+  the arguments alone on one kind of machine.
+  """
+  train_I = np.ones(len(prompts), bool)
+  if cfg.patience:
+    train_I = preference.train_mask(prompts, cfg.seed, cfg.validation_frac)
+  both_BE = np.concatenate([chosen_IE[train_I], rejected_IE[train_I]])
+  mean_E = both_BE.mean(0, dtype=np.float64).astype(np.float32)
+  scale_E = both_BE.std(0, dtype=np.float64).astype(np.float32)
+  scale_E[scale_E == 0] = 1  # A constant feature says nothing.
+  graph, params = _start(cfg, len(mean_E))
+  reward = Reward(mean_E, scale_E, graph, params)
+  chosen_IE, rejected_IE = (
+    reward._scaled(chosen_IE),
+    reward._scaled(rejected_IE),
+  )
+  sides = {
+    side: (jnp.asarray(chosen_IE[mask_I]), jnp.asarray(rejected_IE[mask_I]))
+    for side, mask_I in (('train', train_I), ('validation', ~train_I))
+    if mask_I.any()
+  }
+  num_train = int(train_I.sum())
+  size = min(cfg.batch or num_train, num_train)
+  # What does not fill a batch waits for the next epoch's order.
+  steps = num_train // size
+  schedule = cfg.learning_rate, cfg.epochs * steps
+  state = _optimizer(*schedule).init(params)
+  curves: dict[str, list[float]] = {side: [] for side in sides}
+  watched = curves['validation' if cfg.patience else 'train']
+  best = params
+  for epoch in range(cfg.epochs):
+    order = np.random.default_rng([cfg.seed, epoch]).permutation(num_train)
+    batches = order[: steps * size].reshape(steps, size)
+    carry = params, state
+    params, state = _epoch(
+      graph, schedule, cfg.weight_decay, carry, *sides['train'], batches
+    )
+    for side, data in sides.items():
+      curves[side].append(float(_loss(params, graph, 0.0, *data)))
+    if not cfg.patience or watched[-1] == min(watched):
+      best = params
+    if cfg.patience and epoch - int(np.argmin(watched)) >= cfg.patience:
+      break
+  kept = int(np.argmin(watched)) if cfg.patience else cfg.epochs - 1
+  _log.info(
+    'Trained %d epochs on %d pairs, kept epoch %d: loss %.4f.',
+    *(epoch + 1, num_train, kept + 1, watched[kept]),
+  )
+  report = {'curves': curves, 'epoch': kept + 1, 'pairs': num_train}
+  return dataclasses.replace(reward, params=best), report
+
+
+def _start(cfg: TrainConfig, width: int) -> tuple[Any, Any]:
+  """Graph and initial parameters of the head."""
+  head = _HEADS[cfg.head](width, cfg.hidden, nnx.Rngs(cfg.seed))
+  return nnx.split(head)
+
+
+def _optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
+  return optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+
+
+@functools.partial(jax.jit, static_argnames=('graph', 'schedule'))
+def _epoch(graph, schedule, decay, carry, chosen_IE, rejected_IE, batches):
+  """One step for each row of `batches`, indices of pairs."""
+  optimizer = _optimizer(*schedule)
+
+  def step(carry, index_B):
+    params, state = carry
+    grads = jax.grad(_loss)(
+      params, graph, decay, chosen_IE[index_B], rejected_IE[index_B]
+    )
+    updates, state = optimizer.update(grads, state)
+    return (optax.apply_updates(params, updates), state), None
+
+  return jax.lax.scan(step, carry, batches)[0]
+
+
+@functools.partial(jax.jit, static_argnames='graph')
+def _loss(params, graph, decay, chosen_IE, rejected_IE):
+  """−log σ(r(chosen) − r(rejected)), mean over pairs, and the penalty."""
+  head = nnx.merge(graph, params)
+  with jax.default_matmul_precision('highest'):
+    margin_I = head(chosen_IE) - head(rejected_IE)
+  squares = [(w**2).sum() for w in jax.tree.leaves(params) if w.ndim == 2]
+  return jax.nn.softplus(-margin_I).mean() + decay / 2 * sum(squares)
+
+
+@functools.partial(jax.jit, static_argnames='graph')
+def _reward(graph, params, x_BE):
+  with jax.default_matmul_precision('highest'):
+    return nnx.merge(graph, params)(x_BE)
