@@ -4,9 +4,9 @@ python -m launch.sample --config=configs/perfectblend.py --workdir=DIR \
   --config.prompts.path=perfectblend.parquet --arms=llama31-8b
 
 Prompts are 1000 per category of open-perfectblend (columns id, prompt,
-category). So far the Llama arms load (accept their licence on the hub and set
-HF_TOKEN); the Gemma arms and the paper's three reward models end in a line
-that names what is not supported. Until those load, a Llama scores relevance.
+category). The arms need an accelerator (`python -m launch.memory` says which),
+their licences accepted on the hub, and HF_TOKEN. The reward models read as
+their authors': the first at most 512 tokens, GRM two beginnings of text.
 gte-large reads prompts to its full length, as its authors' example does.
 """
 
@@ -16,8 +16,6 @@ from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards
 from launch import pipeline_config
-
-_LLAMA_8B = 'meta-llama/Llama-3.1-8B-Instruct'
 
 
 def get_config(arg=''):
@@ -30,7 +28,9 @@ def get_config(arg=''):
       # Nominal billions, as in the names: exact counts make Gemma 1 "7B"
       # dearer than Llama "8B".
       arms={
-        'llama31-8b': arms.Arm(model=_LLAMA_8B, nominal_b=8.0),
+        'llama31-8b': arms.Arm(
+          model='meta-llama/Llama-3.1-8B-Instruct', nominal_b=8.0
+        ),
         'llama31-70b': arms.Arm(
           model='meta-llama/Llama-3.1-70B-Instruct', nominal_b=70.0
         ),
@@ -40,7 +40,9 @@ def get_config(arg=''):
       },
       sample=sample.SampleConfig(k=32, temperature=1.0, max_new_tokens=1024),
       rewards={
-        'relevance': rewards.RewardConfig(kind='relevance', model=_LLAMA_8B)
+        'oasst': _reward('OpenAssistant/reward-model-deberta-v3-large-v2'),
+        'grm': _reward('Ray2333/GRM-Gemma-2B-rewardmodel-ft'),
+        'internlm': _reward('internlm/internlm2-7b-reward'),
       },
       embed=embedder.EmbedConfig(
         encoder='Alibaba-NLP/gte-large-en-v1.5',
@@ -48,4 +50,12 @@ def get_config(arg=''):
         batch_tokens=16384,  # Sized for an accelerator.
       ),
     )
+  )
+
+
+def _reward(model):
+  return rewards.RewardConfig(
+    kind='reward_model',
+    model=model,
+    batch_tokens=16384,  # Sized for an accelerator.
   )

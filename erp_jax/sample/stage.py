@@ -42,7 +42,9 @@ class SampleConfig:
   temperature: float = 1.0  # 0 is greedy.
   max_new_tokens: int = 1024
   seed: int = 0
-  dtype: str = 'bfloat16'  # Of weights and matmuls: bfloat16 or float32.
+  # Of weights and matmuls: bfloat16 or float32; or int8 of matrices, with
+  # bfloat16 for the rest.
+  dtype: str = 'bfloat16'
   shard_prompts: int = 64  # Prompts per shard: what a kill can lose.
   engine: engine_lib.EngineConfig = engine_lib.EngineConfig()
 
@@ -56,9 +58,9 @@ class SampleConfig:
       raise errors.UserError(
         f'sample.temperature must be >= 0 and finite, got {self.temperature}.'
       )
-    if self.dtype not in ('bfloat16', 'float32'):
+    if self.dtype not in ('bfloat16', 'float32', 'int8'):
       raise errors.UserError(
-        f'sample.dtype must be bfloat16 or float32, got {self.dtype!r}.'
+        f'sample.dtype must be bfloat16, float32 or int8, got {self.dtype!r}.'
       )
 
 

@@ -1,38 +1,58 @@
 """Reward models by kind: (prompt, response) -> reward.
 
-Each is a function of prompts and their responses; what decides its values is
-in `RewardConfig`.
+What decides the values of one is in `RewardConfig`.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.score import reader as reader_lib
-from erp_jax.score import verify
+from erp_jax.models import checkpoint
+from erp_jax.score import (
+  conversations,
+  likelihood,
+  pairs,
+  preference_reward,
+  verify,
+)
 
-KINDS = ('verify', 'relevance', 'judge')
-_NEUTRAL_PER_BATCH = 32
-
-# Per prompt, the rewards of its responses, float32 and maybe not finite.
-Scores = list[np.ndarray]
+# Kind -> what its `model` is.
+KINDS = {
+  'verify': '',
+  'relevance': 'a decoder',
+  'judge': 'a decoder',
+  'reward_model': 'a checkpoint with a reward head',
+  'preference': 'the --workdir of a launch.train_reward',
+}
+DTYPES = ('auto', 'bfloat16', 'float32', 'int8')
+_DEBERTA = 'DebertaV2ForSequenceClassification'
+_PAIR_TOKENS = 512  # As the pair models were trained.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardConfig:
   """One reward model."""
 
-  kind: str = 'verify'  # verify, relevance or judge.
-  model: str = ''  # The decoder of relevance and judge.
-  dtype: str = 'bfloat16'  # Of its weights and matmuls.
+  kind: str = 'verify'  # One of KINDS.
+  model: str = ''  # A hub id, a folder, package:NAME; KINDS says of what.
+  # Of weights and matmuls (int8: of matrices; the rest is bfloat16). 'auto' is
+  # float32 for DeBERTa, else bfloat16. A preference model has its own.
+  dtype: str = 'auto'
   max_responses: int = 0  # Scored per prompt and arm; 0 is all of them.
   neutral_prompt: str = 'Write something.'  # relevance is measured against it.
   question: str = (  # What the judge answers with Yes or No.
     'Is the answer correct, helpful and complete? Reply Yes or No.'
   )
+  # The next three are reward_model's.
+  max_tokens: int = 0  # Of prompt and response; 0: 512 of a pair, else all.
+  pair: str = 'pair'  # DeBERTa reads a 'pair', or one text 'joined'.
+  # Beginnings of text that a decoder reads: as the 'template' writes it, or
+  # 'doubled'; 'auto' goes by the model's name.
+  bos: str = 'auto'
   batch_tokens: int = 4096  # Positions read at once.
   shard_prompts: int = 64  # Prompts per shard: what a kill can lose.
 
@@ -44,24 +64,56 @@ class RewardConfig:
       )
     if (self.kind == 'verify') != (not self.model):
       raise errors.UserError(
-        f'rewards.NAME.model is {self.model!r} for kind {self.kind!r}: '
-        'relevance and judge need a decoder, verify takes none.'
+        f'rewards.NAME.model is {self.model!r} for kind {self.kind!r}, which '
+        f'needs {KINDS[self.kind] or "none"}.'
       )
-    if self.dtype not in ('bfloat16', 'float32'):
-      raise errors.UserError(
-        f'rewards.NAME.dtype must be bfloat16 or float32, got {self.dtype!r}.'
-      )
+    for name, allowed in (
+      ('dtype', DTYPES),
+      ('pair', pairs.PAIRS),
+      ('bos', conversations.BOS),
+    ):
+      if getattr(self, name) not in allowed:
+        raise errors.UserError(
+          f'rewards.NAME.{name} is {getattr(self, name)!r}, but must be one of '
+          f'{", ".join(allowed)}.'
+        )
     if (
-      self.max_responses < 0 or self.shard_prompts < 1 or self.batch_tokens < 1
+      min(self.max_responses, self.max_tokens) < 0
+      or min(self.shard_prompts, self.batch_tokens) < 1
     ):
       raise errors.UserError(
-        'rewards.NAME needs max_responses >= 0, shard_prompts >= 1 and '
-        f'batch_tokens >= 1, got {self.max_responses}, {self.shard_prompts} '
-        f'and {self.batch_tokens}.'
+        'rewards.NAME needs max_responses >= 0, max_tokens >= 0, '
+        'shard_prompts >= 1 and batch_tokens >= 1, got '
+        f'{self.max_responses}, {self.max_tokens}, {self.shard_prompts} and '
+        f'{self.batch_tokens}.'
+      )
+    if self.kind != 'reward_model':
+      for name in ('max_tokens', 'pair', 'bos'):
+        self.refuse(name, f'kind {self.kind!r}')
+
+  def refuse(self, name: str, reader: str) -> None:
+    """UserError if a field is set that `reader` does not read."""
+    default = getattr(type(self), name)
+    if getattr(self, name) != default:
+      raise errors.UserError(
+        f'rewards.NAME.{name} is {getattr(self, name)!r}, but {reader} does '
+        f'not read it: leave it at {default!r}.'
       )
 
 
-def scorer(cfg: RewardConfig) -> Callable[..., Scores]:
+class Scored(NamedTuple):
+  """Rewards of some prompts' responses.
+
+  Attributes:
+    rewards: of each prompt, float32 [K] and maybe not finite.
+    num_cut: how many of the responses were read in part.
+  """
+
+  rewards: list[np.ndarray]
+  num_cut: int
+
+
+def scorer(cfg: RewardConfig) -> Callable[..., Scored]:
   """`score(prompts, texts, advance)` of this reward model, weights loaded.
 
   `texts` holds each prompt's responses; `advance(n, positions=0)` is told of
@@ -69,11 +121,31 @@ def scorer(cfg: RewardConfig) -> Callable[..., Scores]:
   """
   if cfg.kind == 'verify':
     return _verify
-  reader = reader_lib.load(cfg.model, cfg.dtype, cfg.batch_tokens)
-  score = {'relevance': _relevance, 'judge': _judge}[cfg.kind]
-  return lambda prompts, texts, advance: score(
-    reader, cfg, prompts, texts, advance
-  )
+  model = _load(cfg)
+
+  def score(
+    prompts: Sequence[prompts_lib.Prompt],
+    texts: Sequence[Sequence[str]],
+    advance: Callable[..., None],
+  ) -> Scored:
+    rewards = model.score([p.prompt for p in prompts], texts, advance)
+    return Scored(rewards, model.num_cut)
+
+  return score
+
+
+def identity(cfg: RewardConfig) -> dict[str, Any]:
+  """What decides the rewards: the config, the weights, and how they read.
+
+  `read_as` holds what the checkpoint makes of the config's 'auto' and 0.
+  """
+  fields = dataclasses.asdict(cfg)
+  if cfg.kind == 'preference':
+    return fields | {'revision': preference_reward.revision(cfg.model)}
+  if cfg.model:
+    ckpt = checkpoint.open_checkpoint(cfg.model)
+    fields |= {'revision': ckpt.revision, 'read_as': _read_as(cfg, ckpt)}
+  return fields
 
 
 def check_prompts(
@@ -91,11 +163,49 @@ def passes(cfg: RewardConfig) -> int:
   return 2 if cfg.kind == 'relevance' else 1
 
 
+def _is_deberta(ckpt: checkpoint.Checkpoint) -> bool:
+  return _DEBERTA in (ckpt.config.get('architectures') or ())
+
+
+def _read_as(cfg: RewardConfig, ckpt: checkpoint.Checkpoint) -> dict[str, Any]:
+  """How a checkpoint reads: the arguments of the functions that load it."""
+  is_pair = cfg.kind == 'reward_model' and _is_deberta(ckpt)
+  dtype = cfg.dtype
+  if dtype == 'auto':
+    dtype = 'float32' if is_pair else 'bfloat16'
+  if is_pair:
+    cfg.refuse('bos', f'{_DEBERTA} ({ckpt.name})')
+    max_tokens = cfg.max_tokens or _PAIR_TOKENS
+    return {'dtype': dtype, 'pair': cfg.pair, 'max_tokens': max_tokens}
+  if cfg.kind == 'reward_model':
+    cfg.refuse('pair', f'a decoder ({ckpt.name})')
+    convention = conversations.convention(ckpt, cfg.bos, cfg.max_tokens)
+    return {'dtype': dtype, 'convention': dataclasses.asdict(convention)}
+  return {'dtype': dtype}
+
+
+def _load(cfg: RewardConfig):
+  """An object with `score` of texts and `num_cut`."""
+  if cfg.kind == 'preference':
+    return preference_reward.load(cfg.model)
+  ckpt = checkpoint.open_checkpoint(cfg.model)
+  args = {'model': cfg.model, 'batch_tokens': cfg.batch_tokens}
+  args |= _read_as(cfg, ckpt)
+  if cfg.kind == 'relevance':
+    return likelihood.load(cfg.kind, text=cfg.neutral_prompt, **args)
+  if cfg.kind == 'judge':
+    return likelihood.load(cfg.kind, text=cfg.question, **args)
+  if _is_deberta(ckpt):
+    return pairs.load(**args)
+  args['convention'] = conversations.Convention(**args['convention'])
+  return conversations.load(**args)
+
+
 def _verify(
   prompts: Sequence[prompts_lib.Prompt],
   texts: Sequence[Sequence[str]],
   advance: Callable[..., None],
-) -> Scores:
+) -> Scored:
   """Share of a prompt's checks that each response passes, in [0, 1].
 
   NaN where the prompt has nothing to check.
@@ -112,92 +222,4 @@ def _verify(
       )
     )
     advance(len(responses))
-  return out
-
-
-def _relevance(
-  reader: reader_lib.Reader,
-  cfg: RewardConfig,
-  prompts: Sequence[prompts_lib.Prompt],
-  texts: Sequence[Sequence[str]],
-  advance: Callable[..., None],
-) -> Scores:
-  """Mean log p(response | prompt) − mean log p(response | neutral prompt).
-
-  In nats per token; NaN for an empty response.
-  """
-  tokenizer = reader.tokenizer
-  neutral = tokenizer.render_ids(cfg.neutral_prompt)
-  own, flat = [], []
-  for prompt, responses in zip(prompts, texts, strict=True):
-    ids = tokenizer.render_ids(prompt.prompt)
-    bodies = [tokenizer.encode(text) for text in responses]
-    own.append(
-      reader_lib.Group(ids[:-1], [[ids[-1], *body] for body in bodies])
-    )
-    flat += [[neutral[-1], *body] for body in bodies]
-  # By length, so that a batch of the neutral prompt has little padding.
-  order = sorted(range(len(flat)), key=lambda i: (len(flat[i]), i))
-  chunks = [
-    order[i : i + _NEUTRAL_PER_BATCH]
-    for i in range(0, len(order), _NEUTRAL_PER_BATCH)
-  ]
-  against = np.empty(len(flat), np.float32)
-  for chunk, value in zip(
-    chunks,
-    reader.mean_logprob(
-      [
-        reader_lib.Group(neutral[:-1], [flat[i] for i in chunk])
-        for chunk in chunks
-      ],
-      advance,
-    ),
-    strict=True,
-  ):
-    against[chunk] = value
-  out, start = [], 0
-  for value in reader.mean_logprob(own, advance):
-    out.append(value - against[start : start + len(value)])
-    start += len(value)
-  return out
-
-
-def _judge(
-  reader: reader_lib.Reader,
-  cfg: RewardConfig,
-  prompts: Sequence[prompts_lib.Prompt],
-  texts: Sequence[Sequence[str]],
-  advance: Callable[..., None],
-) -> Scores:
-  """logit("Yes") − logit("No") of the decoder asked about each response."""
-  yes, no = (_single_id(reader, word) for word in ('Yes', 'No'))
-  groups = []
-  for prompt, responses in zip(prompts, texts, strict=True):
-    ids = [
-      reader.tokenizer.render_ids(
-        f'Question: {prompt.prompt}\n\nAnswer: {text}\n\n{cfg.question}'
-      )
-      for text in responses
-    ]
-    shared = _common_prefix(ids)
-    groups.append(reader_lib.Group(ids[0][:shared], [x[shared:] for x in ids]))
-  return reader.yes_minus_no(groups, yes, no, advance)
-
-
-def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-  """How many leading ids all share, each keeping at least one of its own."""
-  longest = min(map(len, sequences)) - 1
-  for i in range(longest):
-    if len({x[i] for x in sequences}) > 1:
-      return i
-  return longest
-
-
-def _single_id(reader: reader_lib.Reader, word: str) -> int:
-  ids = reader.tokenizer.encode(word)
-  if len(ids) != 1:
-    raise errors.UserError(
-      f'the judge needs {word!r} as one token, but this tokenizer makes '
-      f'{len(ids)} of it: choose another rewards.NAME.model.'
-    )
-  return ids[0]
+  return Scored(out, 0)

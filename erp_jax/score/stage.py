@@ -1,6 +1,5 @@
 """Responses -> rewards, one artefact per reward model and arm."""
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +10,7 @@ from erp_jax.core import progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import chat_template, checkpoint
+from erp_jax.models import chat_template
 from erp_jax.score import rewards as rewards_lib
 
 _log = logging.getLogger(__name__)
@@ -48,13 +47,10 @@ def artifact(
     },
   )
   responses = store.read_manifest(folder)
-  reward = dataclasses.asdict(cfg)
-  if cfg.model:
-    reward['revision'] = checkpoint.open_checkpoint(cfg.model).revision
   identity = {
     'stage': 'score',
     'format_version': FORMAT_VERSION,
-    'reward': reward,
+    'reward': rewards_lib.identity(cfg),
     'responses': responses['digest'],
     'prompts': prompts_lib.digest(prompts),
   }
@@ -103,14 +99,24 @@ def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
     with progress.track(label, total, 'reads') as advance:
       for i, part in parts.items():
         read = _Read(advance)
-        scores = score(part, [texts[p.id] for p in part], read)
-        counts = {'positions': read.positions, **_count(cfg, part, scores)}
+        scores, num_cut = score(part, [texts[p.id] for p in part], read)
+        counts = {
+          'positions': read.positions,
+          'truncated': num_cut,
+          **_count(cfg, part, scores),
+        }
         writer.write_shard(i, _table(part, scores), counts)
     counts = writer.shard_counts()
     if counts['non_finite'] or counts['not_checked']:
       _log.warning(
         '%s: %d rewards are not finite, %d have no check; they leave the mean.',
         *(label, counts['non_finite'], counts['not_checked']),
+      )
+    if counts['truncated']:
+      _log.warning(
+        '%s: %d responses were read in part: with their prompts they have more '
+        'tokens than the reward model reads.',
+        *(label, counts['truncated']),
       )
     answered_by = store.read_manifest(responses)['identity']['arm']['revision']
     scored_by = artifact.identity['reward'].get('revision')

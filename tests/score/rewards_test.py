@@ -29,7 +29,7 @@ def _ignore(n, positions=0):
 
 def _score(prompts_, texts, **kwargs):
   cfg = rewards.RewardConfig(model=_SMOLLM2, dtype='float32', **kwargs)
-  return rewards.scorer(cfg)(prompts_, texts, _ignore)
+  return rewards.scorer(cfg)(prompts_, texts, _ignore).rewards
 
 
 @pytest.mark.slow
@@ -67,7 +67,8 @@ def test_verify_leaves_prompts_without_checks_out():
     'c', 'What is 2 + 2?', 'math', {'kind': 'number', 'answer': '4'}
   )
   score = rewards.scorer(rewards.RewardConfig(kind='verify'))
-  got = score([checked, _PROMPTS[0]], [['4', '5'], ['Paris']], _ignore)
+  got, num_cut = score([checked, _PROMPTS[0]], [['4', '5'], ['Paris']], _ignore)
+  assert num_cut == 0
   np.testing.assert_array_equal(got[0], [1, 0])
   assert np.isnan(got[1]).all()
 
@@ -82,9 +83,22 @@ def test_verify_names_a_prompt_with_bad_checks():
   'fields, message',
   [
     ({'kind': 'vote'}, "kind 'vote' is unknown"),
-    ({'kind': 'judge'}, 'need a decoder'),
-    ({'kind': 'verify', 'model': 'x'}, 'takes none'),
+    ({'kind': 'judge'}, "for kind 'judge', which needs a decoder"),
+    ({'kind': 'preference'}, 'needs the --workdir of a launch.train_reward'),
+    ({'kind': 'verify', 'model': 'x'}, 'needs none'),
+    ({'dtype': 'float16'}, "dtype is 'float16', but must .* float32, int8"),
+    ({'bos': 'two'}, "bos is 'two', but must be one of auto, template, doubl"),
+    ({'pair': 'raw'}, "pair is 'raw', but must be one of pair, joined"),
     ({'max_responses': -1}, 'max_responses >= 0'),
+    ({'max_tokens': -1}, 'max_tokens >= 0'),
+    (
+      {'kind': 'judge', 'model': 'x', 'bos': 'doubled'},
+      "bos is 'doubled', but kind 'judge' does not read it",
+    ),
+    (
+      {'kind': 'preference', 'model': 'x', 'max_tokens': 9},
+      'max_tokens is 9, but kind',
+    ),
   ],
 )
 def test_config_mistakes(fields, message):
