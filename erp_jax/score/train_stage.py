@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from erp_jax.core import checkpoint as weights_lib
-from erp_jax.core import progress, store
+from erp_jax.core import errors, progress, store
 from erp_jax.core import runtime as runtime_lib
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.models import checkpoint
@@ -23,7 +23,6 @@ FORMAT_VERSION = 1
 FOLDER = 'reward'
 WEIGHTS = 'weights'
 METRICS = 'metrics.json'
-_SHARD_PAIRS = 128  # What a kill can lose.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,14 @@ class TrainRewardConfig:
   pairs: preference.PairsConfig
   features: features_lib.FeatureConfig = features_lib.FeatureConfig()
   train: bradley_terry.TrainConfig = bradley_terry.TrainConfig()
+  shard_pairs: int = 64  # Pairs per shard of features: what a kill can lose.
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
+
+  def __post_init__(self):
+    if self.shard_pairs < 1:
+      raise errors.UserError(
+        f'shard_pairs must be >= 1, got {self.shard_pairs}.'
+      )
 
 
 def run(workdir: workdir_lib.Workdir, cfg: TrainRewardConfig) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def run(workdir: workdir_lib.Workdir, cfg: TrainRewardConfig) -> dict[str, Any]:
   reports.
   """
   pairs = preference.load(cfg.pairs)
-  made = _read_pairs(workdir, pairs, cfg.features)
+  made = _read_pairs(workdir, pairs, cfg.features, cfg.shard_pairs)
   identity = {
     'stage': 'train_reward',
     'format_version': FORMAT_VERSION,
@@ -87,6 +93,7 @@ def _read_pairs(
   workdir: workdir_lib.Workdir,
   pairs: Sequence[preference.Pair],
   cfg: features_lib.FeatureConfig,
+  shard_pairs: int,
 ) -> store.Artifact:
   """The artefact of the pairs' features, which it completes."""
   name = cfg.model.rstrip('/').replace(':', '/').split('/')[-1]
@@ -94,17 +101,18 @@ def _read_pairs(
     'stage': 'features',
     'format_version': FORMAT_VERSION,
     'features': dataclasses.asdict(cfg),
+    'shard_pairs': shard_pairs,
     'revision': checkpoint.open_checkpoint(cfg.model).revision,
     'pairs': preference.digest(pairs),
   }
-  num_shards = -(-len(pairs) // _SHARD_PAIRS)
+  num_shards = -(-len(pairs) // shard_pairs)
   artifact = workdir.artifact(f'features/{name}', identity, num_shards)
   if artifact.is_done():
     return artifact
   reader = features_lib.load(cfg)
   with workdir.writer(artifact) as writer:
     parts = {
-      i: pairs[i * _SHARD_PAIRS : (i + 1) * _SHARD_PAIRS]
+      i: pairs[i * shard_pairs : (i + 1) * shard_pairs]
       for i in writer.missing()
     }
     total = 2 * sum(map(len, parts.values()))

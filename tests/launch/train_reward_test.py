@@ -38,6 +38,7 @@ def config(tiny, tmp_path_factory):
   return train_stage.TrainRewardConfig(
     pairs=preference.PairsConfig(path=str(path)),
     features=features.FeatureConfig(model=str(tiny.encoder), max_tokens=64),
+    shard_pairs=128,
   )
 
 
@@ -61,6 +62,7 @@ def test_the_program_prints_what_the_stage_wrote(
     f'--config.pairs.path={config.pairs.path}',
     f'--config.features.model={config.features.model}',
     '--config.features.max_tokens=64',
+    '--config.shard_pairs=128',
   )
   assert done.returncode == 0, done.stderr
   path, metrics = trained
@@ -110,6 +112,7 @@ def test_a_killed_run_keeps_what_it_read(
     pairs=config.pairs,
     features=config.features,
     train=bradley_terry.TrainConfig(head='mlp'),
+    shard_pairs=config.shard_pairs,
   )
   with pytest.raises(errors.UserError, match='train.head = "linear", now'):
     train_stage.run(_workdir(tmp_path), other)
