@@ -35,14 +35,14 @@ def run(main: Callable, config_class: type) -> None:
   flags.mark_flags_as_required(['config', 'workdir'])
 
   def start(argv: list[str]) -> None:
-    if len(argv) > 1:
+    if argv[1:]:
       raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     if not _WORKDIR.value:
       parsing.stop('--workdir is empty: name the folder of the run.')
     try:
       cfg = config_lib.build(config_class, _CONFIG.value.to_dict())
-      compiles = runtime.start(cfg.runtime)
-      main(cfg, _workdir())
+      with runtime.started(cfg.runtime) as compiles:
+        main(cfg, _workdir())
     except errors.UserError as e:
       parsing.stop(e)
     except KeyboardInterrupt:

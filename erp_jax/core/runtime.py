@@ -1,16 +1,26 @@
 """What a process needs once, at its start: caches, counters, provenance."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
+import logging
 import os
 import pathlib
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import jax
 
-_RECORDED = ('jax', 'jaxlib', 'numpy', 'tokenizers', 'pyarrow')
+from erp_jax.core import sharding
+
+_log = logging.getLogger(__name__)
+
+_RECORDED = (
+  *('flax', 'jax', 'jaxlib', 'numpy', 'optax', 'pyarrow'),
+  *('safetensors', 'tokenizers'),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +28,10 @@ class RuntimeConfig:
   """The process, apart from what it computes."""
 
   compilation_cache: bool = True  # Keep compiled programs in $ERP_CACHE/xla.
+  # The mesh: a batch is spread over `data` devices, each copy of the weights
+  # over `model` of them.
+  data: int = 1
+  model: int = 1
 
 
 class CompileCounter:
@@ -65,6 +79,26 @@ def start(cfg: RuntimeConfig) -> CompileCounter:
     jax.config.update('jax_compilation_cache_dir', str(cache_root() / 'xla'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   return CompileCounter()
+
+
+@contextlib.contextmanager
+def started(cfg: RuntimeConfig) -> Iterator[CompileCounter]:
+  """`start`, with the config's mesh in force; one device needs none.
+
+  Raises UserError if there are too few devices.
+  """
+  counter = start(cfg)
+  unused = jax.device_count() - cfg.data * cfg.model
+  if unused > 0:
+    _log.warning(
+      '%d of %d devices have nothing to do: raise runtime.data or .model.',
+      *(unused, jax.device_count()),
+    )
+  if cfg.data == cfg.model == 1:
+    yield counter
+  else:
+    with jax.set_mesh(sharding.make_mesh(cfg.data, cfg.model)):
+      yield counter
 
 
 def provenance() -> dict:

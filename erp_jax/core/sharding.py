@@ -1,7 +1,7 @@
 """Logical axes of weights and batches, and the mesh axes they lie on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 
@@ -29,27 +29,41 @@ def spec(
 ) -> jax.P:
   """PartitionSpec of an array whose axes have these sizes and logical names.
 
-  A mesh axis that a first axis lies on is not used for a second one. Raises
-  UserError, with the sizes that work, where the mesh does not divide an axis.
+  A mesh axis that a first axis lies on is not used for a second one.
   """
   entries: list[str | None] = []
   for size, axis in zip(shape, axes, strict=True):
     mesh_axis = RULES.get(axis)
     num = mesh.shape.get(mesh_axis, 1)
-    if num == 1 or mesh_axis in entries:
-      entries.append(None)
-    elif size % num == 0:
-      entries.append(mesh_axis)
-    elif axis in _COPIED_IF_UNEVEN:
+    if num == 1 or mesh_axis in entries or size % num:
+      assert size % num == 0 or axis in _COPIED_IF_UNEVEN, (axis, size, num)
       entries.append(None)
     else:
-      works = ', '.join(str(n) for n in range(1, size + 1) if size % n == 0)
-      raise errors.UserError(
-        f'mesh axis {mesh_axis!r} has {num} devices, which does not divide '
-        f'the {size} {axis} of this model: set runtime.{mesh_axis} to one of '
-        f'{works}.'
-      )
+      entries.append(mesh_axis)
   return jax.P(*entries)
+
+
+def check(sizes: Iterable[tuple[str | None, int]], mesh: jax.sharding.Mesh):
+  """Raises UserError if the mesh does not divide some axis that it must.
+
+  `sizes` are (logical axis, size); the error names the sizes that work for all.
+  """
+  must = {
+    (axis, size)
+    for axis, size in sizes
+    if axis in RULES and axis not in _COPIED_IF_UNEVEN
+  }
+  num = mesh.shape.get(MODEL, 1)
+  wrong = sorted((axis, size) for axis, size in must if size % num)
+  if wrong:
+    common = math.gcd(*(size for _, size in must))
+    works = [str(n) for n in range(1, common + 1) if common % n == 0]
+    axis, size = wrong[0]
+    raise errors.UserError(
+      f'mesh axis {MODEL!r} has {num} devices, which does not divide the '
+      f'{size} {axis} of this model: set runtime.model to one of '
+      f'{", ".join(works)}.'
+    )
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from erp_jax.core import errors, shapes
 from erp_jax.models import (
+  catalog,
   checkpoint,
   decoder,
   decoder_weights,
@@ -98,6 +99,7 @@ def load(
   try:
     if is_encoder:
       model, tensors = encoder_config.from_hf(ckpt.config), ckpt.tensors
+      catalog.check(name, model)
     else:
       model, tensors = _headless_decoder(ckpt)
     if pooling_mode == 'auto':

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from erp_jax.core import errors
 from erp_jax.data import assets
 from erp_jax.models import (
+  catalog,
   decoder,
   decoder_config,
   decoder_weights,
@@ -132,6 +133,7 @@ def decoder_tensors(
     architecture = checkpoint.config['general.architecture']
     return cfg, tensor_names.from_gguf(checkpoint.tensors, cfg, architecture)
   cfg = decoder_config.from_hf(checkpoint.config)
+  catalog.check(checkpoint.name, cfg)
   if cfg.qkv_fused:
     return cfg, tensor_names.from_internlm2(checkpoint.tensors)
   return cfg, checkpoint.tensors

@@ -103,14 +103,24 @@ def abstract(tree: Any, dtype: jax.typing.DTypeLike) -> Any:
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """NamedShardings in place of the Params.
 
-  Raises UserError if a mesh axis does not divide the axis that lies on it.
+  Raises UserError if the mesh does not divide an axis that must lie on it.
   """
+  check_mesh(tree, mesh)
   return _map(
     lambda param: jax.NamedSharding(
       mesh, sharding.spec(param.shape, param.axes, mesh)
     ),
     tree,
   )
+
+
+def check_mesh(tree: Any, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError, with the sizes that work, for a mesh that does not."""
+  sizes = [x for p in leaves(tree) for x in zip(p.axes, p.shape, strict=True)]
+  # Experts lie on the axis whole: what is inside of them does not.
+  if any(axis == 'experts' for axis, _ in sizes):
+    sizes = [(axis, size) for axis, size in sizes if axis != 'mlp']
+  sharding.check(sizes, mesh)
 
 
 def init(tree: Any, key: jax.Array, dtype: jax.typing.DTypeLike) -> Any:
@@ -153,10 +163,7 @@ def load(
     _check_shapes(param, tensors)
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    places = _map(lambda _: place, tree)
-  else:
-    places = shardings(tree, mesh)
+    mesh = sharding.make_mesh(1, 1)
   return _map(
     lambda param, place: streaming.load(
       lambda at: tensors[param.file_name(at)],
@@ -166,7 +173,7 @@ def load(
       int8 and param.is_matrix,
     ),
     tree,
-    places,
+    shardings(tree, mesh),
   )
 
 

@@ -19,7 +19,13 @@ import tokenizers
 from tokenizers import pre_tokenizers
 
 from erp_jax.core import errors, shapes
-from erp_jax.models import chat_template, checkpoint, deberta, json_file
+from erp_jax.models import (
+  catalog,
+  chat_template,
+  checkpoint,
+  deberta,
+  json_file,
+)
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 
@@ -140,6 +146,7 @@ def load(
       'model as a folder or hub id is needed.'
     )
   cfg = deberta.from_hf(ckpt.config)
+  catalog.check(model, cfg)
   return PairScorer(
     cfg=cfg,
     params=params_lib.load(

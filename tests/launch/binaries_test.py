@@ -19,7 +19,10 @@ _BINARIES = sorted(
   if "if __name__ == '__main__'" in file.read_text()
 )
 # What binaries without an experiment's config show instead of it.
-_OWN_FLAGS = {'convert': ('--from', '--to')}
+_OWN_FLAGS = {
+  'convert': ('--from', '--to'),
+  'memory': ('--chips', '--models', '--dtype', '--json'),
+}
 _CLASSES = {
   'replay': pipeline_config.Replay,
   'train_reward': train_stage.TrainRewardConfig,

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from erp_jax.core import sharding
 from erp_jax.models import (
   decoder_config,
   decoder_weights,
@@ -22,7 +23,6 @@ from erp_jax.models import (
   streaming,
 )
 
-_ONE_DEVICE = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 # (layout, shape of a tensor in the file, what turns it into our part)
 _LAYOUTS = {
   'inputs_first': (
@@ -49,6 +49,12 @@ _LAYOUTS = {
 }
 
 
+def _one_device(layout):
+  """Everything on one device."""
+  mesh = sharding.make_mesh(1, 1)
+  return jax.NamedSharding(mesh, jax.P(*[None] * len(layout.shape)))
+
+
 def _tensors(layout, shape):
   rng = np.random.default_rng(0)
   return {
@@ -64,7 +70,7 @@ def test_pieces_of_any_size_make_up_the_array(case, piece_bytes, monkeypatch):
   layout, shape, ours = _LAYOUTS[case]
   tensors = _tensors(layout, shape)
   got = streaming.load(
-    tensors.__getitem__, layout, _ONE_DEVICE, jnp.float32, False
+    tensors.__getitem__, layout, _one_device(layout), jnp.float32, False
   )
   assert got.shape == layout.shape
   for place, tensor in tensors.items():
@@ -77,7 +83,7 @@ def test_int8_keeps_each_channel_within_half_a_step(case, monkeypatch):
   layout, shape, ours = _LAYOUTS[case]
   tensors = _tensors(layout, shape)
   got = streaming.load(
-    tensors.__getitem__, layout, _ONE_DEVICE, jnp.bfloat16, True
+    tensors.__getitem__, layout, _one_device(layout), jnp.bfloat16, True
   )
   assert got.value.dtype == jnp.int8 and got.dtype == jnp.bfloat16
   assert got.scale.shape == layout.lead + layout.outputs
@@ -95,7 +101,7 @@ def test_bfloat16_is_rounded_to_nearest():
   layout, shape, ours = _LAYOUTS['inputs_first']
   tensors = _tensors(layout, shape)
   got = streaming.load(
-    tensors.__getitem__, layout, _ONE_DEVICE, jnp.bfloat16, False
+    tensors.__getitem__, layout, _one_device(layout), jnp.bfloat16, False
   )
   assert got.dtype == jnp.bfloat16
   want = ours(tensors[1,]).astype(ml_dtypes.bfloat16)
