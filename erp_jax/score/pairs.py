@@ -8,23 +8,18 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
-from tokenizers import pre_tokenizers
 
 from erp_jax.core import errors, shapes
 from erp_jax.models import (
   catalog,
-  chat_template,
   checkpoint,
   deberta,
-  json_file,
 )
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
@@ -173,38 +168,11 @@ def longest_first(num_head: int, num_body: int, limit: int) -> tuple[int, int]:
 
 
 def load_tokenizer(folder: pathlib.Path) -> tokenizer_lib.Tokenizer:
-  """The tokenizer in a checkpoint's folder, for which any text is text.
+  """The tokenizer in a checkpoint's folder.
 
-  A Unigram vocabulary holds the control tokens among its pieces, so that
-  "[SEP]" in a response would become one. Their first character is cut off
-  before the pieces are looked up, which gives SentencePiece's own ids.
   Raises UserError if it does not put [CLS] and [SEP] around a text.
   """
-  path = folder / 'tokenizer.json'
-  if not path.exists():
-    # transformers 5 replaces SentencePiece's normaliser: ligatures, circled
-    # digits and full-width letters would become other tokens.
-    raise errors.UserError(
-      f'{folder} has no tokenizer.json: write it with transformers 4 (5 loses '
-      "its normaliser), pip install 'transformers<5' sentencepiece protobuf; "
-      'python -c "import transformers; transformers.AutoTokenizer'
-      f".from_pretrained('{folder}').save_pretrained('{folder}')\"."
-    )
-  json_file.read(path)  # `tokenizers` raises a bare Exception for non-JSON.
-  core = tokenizers.Tokenizer.from_file(str(path))
-  added = core.get_added_tokens_decoder().values()
-  cuts = [
-    f'{re.escape(token.content[0])}(?={re.escape(token.content[1:])})'
-    for token in added
-    if token.special
-  ]
-  cut = pre_tokenizers.Split(
-    tokenizers.Regex('|'.join(cuts)), 'merged_with_previous'
-  )
-  before = [core.pre_tokenizer] if core.pre_tokenizer else []
-  core.pre_tokenizer = pre_tokenizers.Sequence([*before, cut])
-  template = chat_template.ChatTemplate(source=chat_template.NONE, tokens={})
-  tokenizer = tokenizer_lib.Tokenizer(core, template, ())
+  tokenizer = tokenizer_lib.load_tokenizer(folder)
   around = tokenizer.encode('', special=True)
   if len(around) != 2:
     raise errors.UserError(

@@ -220,7 +220,7 @@ def test_bad_fields_are_refused_by_name(folder, fields, message):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda data: None, "has no tokenizer.json: .*'transformers<5'"),
+    (lambda data: None, 'holds no tokenizer'),
     (
       lambda data: data | {'post_processor': None},
       'puts 0 tokens around a text',
