@@ -75,6 +75,9 @@ def start(cfg: RuntimeConfig) -> CompileCounter:
   """Prepares this process; call once, before the first computation."""
   # A seed is the same noise on every backend and sharding only with this.
   jax.config.update('jax_threefry_partitionable', True)
+  # float32 means float32: TPUs would multiply in bfloat16, GPUs in TF32. What
+  # is bfloat16 is not touched by it.
+  jax.config.update('jax_default_matmul_precision', 'highest')
   if cfg.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', str(cache_root() / 'xla'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

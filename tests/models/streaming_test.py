@@ -131,6 +131,33 @@ def test_a_lazy_tensor_reads_what_numpy_would_and_no_more():
   np.testing.assert_array_equal(np.asarray(tensor), array)
 
 
+@pytest.mark.parametrize(
+  ('case', 'split'), [('inputs_first', 2), ('two_inputs', 1), ('table', 0)]
+)
+def test_a_host_reads_only_what_its_devices_hold(case, split):
+  layout, shape, ours = _LAYOUTS[case]
+  tensors = _tensors(layout, shape)
+  ranges = []
+
+  def tensor_at(place):
+    def read(start, stop):
+      ranges.append(stop - start)
+      return tensors[place].ravel()[start:stop]
+
+    return lazy_tensor.LazyTensor(shape, np.dtype(np.float32), read)
+
+  # The first of some devices that share one axis, a place of which it holds.
+  bounds = [(0, size) for size in layout.shape]
+  bounds[len(layout.lead) and split] = (0, 1)
+  starts = (0,) * (len(layout.lead) + 1)
+  rows = layout.split([stop for _, stop in bounds])[2][0]
+  piece = streaming._read(tensor_at, layout, bounds, starts, 1, rows)
+  index = tuple(slice(*b) for b in bounds[len(layout.lead) :])
+  first = tensors[(0,) * len(layout.lead)]
+  np.testing.assert_array_equal(piece[0], ours(first)[index])
+  assert sum(ranges) == piece.size < first.size
+
+
 _HF = {
   'architectures': ['LlamaForCausalLM'],
   'hidden_size': 4096,
