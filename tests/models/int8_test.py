@@ -59,7 +59,6 @@ def test_channels_of_zeros_stay_zero_and_errors_are_half_a_step():
 
 
 @pytest.mark.slow
-def test_drift_of_smollm2(smollm2_dir, record_property):
   """Logits of int8 weights against float32, beside those of bfloat16."""
   logits = {}
   for dtype in ('float32', 'bfloat16', 'int8'):
@@ -75,8 +74,7 @@ def test_drift_of_smollm2(smollm2_dir, record_property):
     dtype: np.mean(logits[dtype].argmax(-1) == logits['float32'].argmax(-1))
     for dtype in drift
   }
-  record_property('drift', f'{drift} {agree}')
-    spread = logits['float32'].std()
+  spread = logits['float32'].std()
   assert 0.01 < drift['int8'] / spread < 0.15
   assert agree['int8'] > 0.8
 
