@@ -26,7 +26,8 @@ test-fast: lint
 # whoever has read and accepts Gemma's terms of use.
 test-weights: lint
 	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e '.[test-weights]'
-	$(BIN)/pytest -m weights -rP
+	$(BIN)/pytest -m weights --durations=8 \
+	  -o log_cli=true -o log_cli_level=INFO -o log_cli_format='%(message)s'
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
