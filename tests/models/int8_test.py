@@ -59,6 +59,7 @@ def test_channels_of_zeros_stay_zero_and_errors_are_half_a_step():
 
 
 @pytest.mark.slow
+def test_drift_of_smollm2(smollm2_dir):
   """Logits of int8 weights against float32, beside those of bfloat16."""
   logits = {}
   for dtype in ('float32', 'bfloat16', 'int8'):
