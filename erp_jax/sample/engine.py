@@ -172,7 +172,9 @@ def _pad(
   return token_RT, len_R
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _empty_state(task: Task, groups: int, size: int, dtype) -> _State:
+  """No group has begun. Compiled, so that no device holds all of a cache."""
   ring = -(-task.max_new_tokens // 32) * 32
   empty = decoder.empty_cache(task.model, groups, 1, size, dtype)
   shape = (groups, task.k)

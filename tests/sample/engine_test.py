@@ -62,11 +62,11 @@ def _words(count, k):
   return noise.response_words('arm', [f'p{n}' for n in range(count)], k)
 
 
-@jax.jit
-def _logits(params, ids):
+@functools.partial(jax.jit, static_argnums=1)
+def _logits(params, model, ids):
   """Logits after each token of one sequence, nothing shared or cached."""
-  hidden_PTD, _ = decoder.prefill(params, _MODEL, jnp.asarray(ids)[None])
-  return decoder.logits(params, _MODEL, hidden_PTD)[0]
+  hidden_PTD, _ = decoder.prefill(params, model, jnp.asarray(ids)[None])
+  return decoder.logits(params, model, hidden_PTD)[0]
 
 
 def _alone(params, task, prompt, words_J):
@@ -84,19 +84,23 @@ def _alone(params, task, prompt, words_J):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _next(params, task, key, padded, prompt_len, step):
-  logits_V = _logits(params, padded)[prompt_len + step - 1]
+  logits_V = _logits(params, task.model, padded)[prompt_len + step - 1]
   logits_V = logits_V.at[task.num_ids :].set(-jnp.inf) / task.temperature
   u_BU = inverse_cdf.uniforms(jax.random.fold_in(key, step)[None])
   return inverse_cdf.sample(logits_V[None], u_BU)[0]
 
 
-def test_equals_sampling_each_response_alone(params):
+@pytest.mark.parametrize('window', [0, 5])
+def test_equals_sampling_each_response_alone(params, window):
   """Groups, refills and the ring change nothing: 11 prompts on 4 groups."""
+  windowed = (True, False) if window else ()
+  model = dataclasses.replace(_MODEL, window=window, windowed=windowed)
+  task = dataclasses.replace(_TASK, model=model)
   prompts = _prompts(11)
   words_NKJ = _words(11, 3)
-  responses, use = engine.generate(params, _TASK, _ENGINE, prompts, words_NKJ)
+  responses, use = engine.generate(params, task, _ENGINE, prompts, words_NKJ)
   for n, k in itertools.product(range(11), range(3)):
-    expected = _alone(params, _TASK, prompts[n], words_NKJ[n, k])
+    expected = _alone(params, task, prompts[n], words_NKJ[n, k])
     assert responses[n][k].ids == expected, (n, k)
     assert responses[n][k].stopped == (expected[-1] in _TASK.stop_ids)
   lengths = [len(r.ids) for per_prompt in responses for r in per_prompt]
@@ -176,7 +180,7 @@ def test_greedy_is_the_limit(params):
   for prompt, per_prompt in zip(prompts, greedy, strict=True):
     assert per_prompt[0] == per_prompt[1] == per_prompt[2]
     ids = [*prompt, *per_prompt[0].ids]
-    logits_TV = _logits(params, np.resize(ids, 64))[:, :290]
+    logits_TV = _logits(params, _MODEL, np.resize(ids, 64))[:, :290]
     best_T = jnp.argmax(logits_TV, axis=-1)[len(prompt) - 1 : len(ids) - 1]
     assert per_prompt[0].ids == best_T.tolist()
   assert cold == greedy
