@@ -106,6 +106,11 @@ def run(
   todo = [name for name, art in artifacts.items() if not art.is_done()]
   for model in dict.fromkeys(arms[name].model for name in todo):
     loaded = checkpoint.load_decoder(model, jnp.dtype(cfg.dtype))
+    if loaded[0].num_labels:
+      raise errors.UserError(
+        f'arms.NAME.model is {model!r}, a reward model, which writes no text: '
+        'choose a language model.'
+      )
     for name in todo:
       if arms[name].model == model:
         _run_arm(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 
 from erp_jax.core import config
 from erp_jax.score import train_stage
@@ -73,20 +74,32 @@ def _last_line(done):
     ('--workdir=', '--workdir is empty'),
     ('--config.sample.k=0', 'sample.k must be >= 1, got 0'),
     ('--config.sample.temperature=-1.0', 'sample.temperature must be >= 0'),
-    ('--config.sample.dtype=int4', 'bfloat16 or float32'),
+    ('--config.sample.dtype=int4', 'bfloat16, float32 or int8'),
     ('--config.prompts.path=nowhere.jsonl', 'nowhere.jsonl'),
     ('--config.arms.terse.model=org/unreachable', 'org/unreachable'),
     ('--config.arms.terse.model=/no/such/folder', '/no/such/folder'),
     ('--config.arms.terse.model=package:smollm', 'smollm'),
     ('--arms=tears', "did you mean 'terse'"),
     ('--config.rewards.judge.kind=jugde', 'jugde'),
-    ('--config.rewards.judge.model=', 'need a decoder'),
+    ('--config.rewards.judge.model=', 'needs a decoder'),
+    ('--config.runtime.model=3', 'model=3 does not fit 1 devices'),
   ],
 )
 @pytest.mark.slow
 def test_mistakes_are_one_line(flag, expected, tiny, launch, tmp_path):
   done = launch('sample', *tiny.flags(tmp_path), flag)
   assert expected in _last_line(done)
+
+
+@pytest.mark.slow
+def test_a_reward_model_is_no_arm(tiny, launch, tmp_path):
+  model = transformers.LlamaForSequenceClassification.from_pretrained(
+    tiny.decoder, num_labels=1
+  )
+  model.save_pretrained(tmp_path / 'reward')
+  arm = f'--config.arms.terse.model={tmp_path / "reward"}'
+  done = launch('sample', *tiny.flags(tmp_path / 'run'), arm)
+  assert 'a reward model, which writes no text' in _last_line(done)
 
 
 @pytest.mark.slow
