@@ -29,12 +29,9 @@ _FAMILIES = {
   'Qwen3Moe': {'qk_norm': True},
 }
 # The rest of an architecture's name -> whether it has a head `score`.
-# InternLM2ForRewardModel is the name in its checkpoint's own code.
-_HEADS = {
-  'ForCausalLM': False,
-  'ForSequenceClassification': True,
-  'ForRewardModel': True,
-}
+_HEADS = {'ForCausalLM': False, 'ForSequenceClassification': True}
+# Named so in its checkpoint's own code; Qwen's of that ending has two layers.
+_INTERNLM2_REWARD = 'InternLM2ForRewardModel'
 # transformers 4.x names no layers: Gemma 2 has a window in all but every
 # second one, Gemma 3 in all but every sixth.
 _WINDOW_PERIOD = {'Gemma2': 2, 'Gemma3': 6, 'Gemma3Text': 6}
@@ -131,6 +128,7 @@ def _family(config: Mapping[str, Any]) -> tuple[str, bool]:
   """The family, and whether its head is `score`."""
   name = (config.get('architectures') or ['none'])[0]
   allowed = {f + h: (f, has) for f in _FAMILIES for h, has in _HEADS.items()}
+  allowed[_INTERNLM2_REWARD] = 'InternLM2', True
   _check('architectures', name, tuple(allowed))
   return allowed[name]
 

@@ -68,7 +68,10 @@ CASES = {
       'sliding_window': 6,
       'query_pre_attn_scalar': 9,
       'num_hidden_layers': 4,
-      'layer_types': [*['sliding_attention'] * 2, 'full_attention'] * 2,
+      'layer_types': [
+        *('sliding_attention', 'sliding_attention'),
+        *('full_attention', 'sliding_attention'),
+      ],
       'rope_parameters': {
         'sliding_attention': PLAIN_ROPE,
         'full_attention': {
@@ -109,10 +112,13 @@ CASES = {
   ),
 }
 # What `extend` does not share with the full forward: masks, positions, caches.
-RING_CASES = ('grouped', 'llama3', 'gemma2', 'gemma3', 'qwen2', 'qwen3_moe')
+RING_CASES = (
+  *('grouped', 'llama3', 'gemma', 'gemma2', 'gemma3'),
+  *('qwen2', 'qwen3', 'qwen3_moe'),
+)
 
 
-def _torch_model(case, kind='ForCausalLM', **more):
+def _torch_model(case):
   """A small torch model, every parameter random."""
   family, changes = CASES[case]
   name = 'Gemma3Text' if family == 'Gemma3' else family
@@ -129,16 +135,9 @@ def _torch_model(case, kind='ForCausalLM', **more):
     'pad_token_id': 0,
     'attn_implementation': 'eager',
     **changes,
-    **more,
   }
-  if 'layer_types' in changes:
-    fields['layer_types'] = changes['layer_types'][
-      : fields['num_hidden_layers']
-    ]
   config = getattr(transformers, f'{name}Config')(**copy.deepcopy(fields))
-  if kind == 'ForSequenceClassification':
-    family = name
-  model = getattr(transformers, family + kind)(config)
+  model = getattr(transformers, f'{family}ForCausalLM')(config)
   torch.manual_seed(0)
   model = model.eval().requires_grad_(False)
   for name, value in model.named_parameters():
@@ -149,10 +148,9 @@ def _torch_model(case, kind='ForCausalLM', **more):
 
 
 @functools.cache
-def _build(case, kind='ForCausalLM'):
+def _build(case):
   """A torch model, and ours loaded from the folder that it saves."""
-  more = {'num_labels': 1} if kind == 'ForSequenceClassification' else {}
-  model = _torch_model(case, kind, **more)
+  model = _torch_model(case)
   with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     cfg, weights, _ = checkpoint.load_decoder(folder, jnp.float32)
@@ -372,6 +370,7 @@ def test_both_spellings_of_the_rope_config_agree():
   ('changes', 'message'),
   [
     ({'architectures': ['OPTForCausalLM']}, 'OPTForCausalLM.*LlamaForCausalLM'),
+    ({'architectures': ['Qwen2ForRewardModel']}, 'Qwen2ForRewardModel'),
     (
       {'rope_scaling': {'type': 'yarn', 'factor': 2}},
       "rope_type='yarn'.*llama3",
