@@ -143,9 +143,11 @@ def _headless_decoder(
   ckpt: checkpoint.Checkpoint,
 ) -> tuple[decoder.DecoderConfig, Mapping[str, Any]]:
   """A decoder without its head, which a vector does not need, and tensors."""
-  architecture = (ckpt.config.get('architectures') or [''])[0]
-  if architecture.endswith('Model'):  # Saved without a head to begin with.
-    named = architecture.removesuffix('Model') + 'ForCausalLM'
+  # Saved without a head to begin with; then some configs say so, some don't.
+  if 'embed_tokens.weight' in ckpt.tensors:
+    named = (ckpt.config.get('architectures') or [''])[0]
+    if named.endswith('Model'):
+      named = named.removesuffix('Model') + 'ForCausalLM'
     ckpt = dataclasses.replace(
       ckpt,
       config={**ckpt.config, 'architectures': [named]},

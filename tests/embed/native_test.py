@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tokenizers
@@ -96,6 +99,23 @@ def test_a_decoder_embeds_by_its_hidden_states(llama, pooling, layer):
   np.testing.assert_allclose(result.emb_NE, want_NE, atol=2e-5)
   want_norm = np.linalg.norm(want_NE, axis=1).mean()
   assert result.mean_norm == pytest.approx(want_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize('named', ['LlamaModel', 'LlamaForCausalLM'])
+def test_a_decoder_saved_without_its_head(llama, named, tmp_path):
+  """Qwen3-Embedding's config names a head that its tensors' names lack."""
+  folder, model = llama
+  saved = tmp_path / 'saved'
+  shutil.copytree(folder, saved)
+  model.model.save_pretrained(saved)
+  config = json.loads((saved / 'config.json').read_text())
+  config['architectures'] = [named]
+  (saved / 'config.json').write_text(json.dumps(config))
+  want, got = (
+    embedder.load(embedder.EmbedConfig(encoder=str(path))).embed(['a b', 'c'])
+    for path in (folder, saved)
+  )
+  np.testing.assert_array_equal(got.emb_NE, want.emb_NE)
 
 
 def test_truncation_keeps_what_ends_every_text(llama):
