@@ -1,0 +1,146 @@
+"""Proposition 1: how likely an arm of higher ER gives the better answer.
+
+The chance that a response of arm 1 is rewarded above one of arm 0, from their
+gap d = ER_1 - ER_0: two lower bounds, a plug-in, and the empirical rate.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from erp_jax.core import errors
+from erp_jax.probe import ceiling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+  """Arm 1 against arm 0 on each prompt; NaN where either has no sample.
+
+  Attributes:
+    gap_N: d, the difference of mean rewards.
+    strict_N: empirical P(r_1 > r_0): share of all K_0 x K_1 pairs of samples.
+    half_ties_N: the same with equal rewards counted one half.
+    plug_in_N: Φ(d / sqrt(s_0² + s_1²)): exact for Gaussian rewards with these
+      variances; it is no bound.
+    if_variance_N: the independent bound if σ² were the sample variance, which
+      it is not: a label to plot under, no guarantee.
+    num_pooled: cells with one sample, whose s² is borrowed (ceiling.Cells).
+    reason: why the last two are not available (NaN); empty if they are.
+  """
+
+  gap_N: np.ndarray
+  strict_N: np.ndarray
+  half_ties_N: np.ndarray
+  plug_in_N: np.ndarray
+  if_variance_N: np.ndarray
+  num_pooled: int
+  reason: str = ''
+
+
+def compare(reward_1_NK: np.ndarray, reward_0_NK: np.ndarray) -> Pair:
+  """Everything that the samples say; those that are not finite leave.
+
+  The two arms may have different numbers of samples.
+  """
+  cells = [
+    ceiling.summarise(reward_NK[:, :, None])
+    for reward_NK in (reward_1_NK, reward_0_NK)
+  ]
+  gap_N = (cells[0].mean_NM - cells[1].mean_NM)[:, 0]
+  var_1_N, var_0_N = (cell.var_NM[:, 0] for cell in cells)
+  strict_N, half_ties_N = win_rate(reward_1_NK, reward_0_NK)
+  known_N = np.isfinite(gap_N)
+  reason = ''
+  if not np.isfinite(var_1_N[known_N] + var_0_N[known_N]).all():
+    reason = 'K = 1: one sample has no variance'
+    var_1_N = var_0_N = np.full(len(gap_N), np.nan)
+  return Pair(
+    gap_N=gap_N,
+    strict_N=strict_N,
+    half_ties_N=half_ties_N,
+    plug_in_N=plug_in(gap_N, var_1_N, var_0_N),
+    if_variance_N=independent_bound(gap_N, var_1_N, var_0_N),
+    num_pooled=int(sum(cell.pooled_NM[known_N].sum() for cell in cells)),
+    reason=reason,
+  )
+
+
+def win_rate(
+  reward_1_NK: np.ndarray, reward_0_NK: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """strict_N and half_ties_N: the U-statistics, unbiased for P(r_1 > r_0).
+
+  Over all pairs of one sample each; samples that are not finite leave. NaN
+  where an arm has none.
+  """
+  reward_1_NK, reward_0_NK = (
+    np.where(np.isfinite(reward_NK), reward_NK, np.nan)
+    for reward_NK in (reward_1_NK, reward_0_NK)
+  )
+  wins_N = np.zeros(len(reward_1_NK))
+  ties_N = np.zeros(len(reward_1_NK))
+  for k in range(reward_1_NK.shape[1]):  # NaN is neither above nor equal.
+    wins_N += (reward_1_NK[:, k, None] > reward_0_NK).sum(axis=1)
+    ties_N += (reward_1_NK[:, k, None] == reward_0_NK).sum(axis=1)
+  pairs_N = np.isfinite(reward_1_NK).sum(axis=1) * np.isfinite(reward_0_NK).sum(
+    axis=1
+  )
+  rates = np.full((2, len(pairs_N)), np.nan)
+  np.divide(wins_N, pairs_N, out=rates[0], where=pairs_N > 0)
+  np.divide(wins_N + ties_N / 2, pairs_N, out=rates[1], where=pairs_N > 0)
+  return rates[0], rates[1]
+
+
+def independent_bound(
+  gap_N: np.ndarray, proxy_1: np.ndarray, proxy_0: np.ndarray
+) -> np.ndarray:
+  """1 - exp(-d² / (2 (σ_0² + σ_1²))) <= P(r_1 > r_0): independent responses.
+
+  With equal proxies 1 - exp(-d² / (4σ²)). A proxy is a σ² for which the reward
+  is σ²-subgaussian: `hoeffding_proxy`, or a Gaussian's variance. A sample's
+  variance is none. For d < 0, which the proposition leaves out, the bound is 0.
+  """
+  return _bound(gap_N, 2 * (np.asarray(proxy_1, np.float64) + proxy_0))
+
+
+def any_bound(
+  gap_N: np.ndarray, proxy_1: np.ndarray, proxy_0: np.ndarray
+) -> np.ndarray:
+  """1 - exp(-d² / (2 (σ_0 + σ_1)²)) <= P(r_1 > r_0): however dependent.
+
+  With equal proxies 1 - exp(-d² / (8σ²)); otherwise as `independent_bound`.
+  """
+  return _bound(gap_N, 2 * (np.sqrt(proxy_1) + np.sqrt(proxy_0)) ** 2)
+
+
+def hoeffding_proxy(low: float, high: float) -> float:
+  """(high - low)² / 4: a proxy of every reward that lies in [low, high].
+
+  Raises UserError unless low < high, both finite: raw logits have no bounds.
+  """
+  if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    raise errors.UserError(
+      f'rewards in [{low}, {high}]: give two finite bounds, the lower first.'
+    )
+  return (high - low) ** 2 / 4
+
+
+def plug_in(
+  gap_N: np.ndarray, var_1_N: np.ndarray, var_0_N: np.ndarray
+) -> np.ndarray:
+  """Φ(d / sqrt(s_0² + s_1²)); without variance 1, 1/2 or 0 by the sign of d."""
+  scale_N = np.sqrt(np.asarray(var_1_N, np.float64) + var_0_N)
+  gap_N = np.asarray(gap_N, np.float64)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    z_N = np.where((scale_N == 0) & (gap_N == 0), 0.0, gap_N / scale_N)
+  # erfc, not 1 - erf: it keeps the digits of small probabilities.
+  return np.array([math.erfc(-z / math.sqrt(2)) / 2 for z in z_N])
+
+
+def _bound(gap_N: np.ndarray, scale_N: np.ndarray) -> np.ndarray:
+  """1 - exp(-d² / scale), 0 for d <= 0, NaN for NaN."""
+  gap_N = np.asarray(gap_N, np.float64)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    exponent_N = gap_N**2 / scale_N  # Infinite without variance.
+  return np.where(gap_N <= 0, 0.0, -np.expm1(-exponent_N))
