@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.core import errors, sharding
+from erp_jax.models import layers
 from erp_jax.models import params as params_lib
 
 # In checkpoints, without use here: what pretraining leaves behind, and the
@@ -209,7 +210,7 @@ def reward(
   pooler, classifier = params['pooler'], params['classifier']
   # A second letter for the same width: the input and the output of the pooler.
   y_BE = jnp.einsum('BD,DE->BE', x_BD, pooler['w']) + pooler['b']
-  y_BD = _gelu(y_BE)
+  y_BD = layers.gelu(y_BE)
   logit_BY = jnp.einsum('BD,DY->BY', y_BD, classifier['w']) + classifier['b']
   return logit_BY[:, 0].astype(jnp.float32)
 
@@ -221,20 +222,25 @@ def encode(
 
   Rows of padding are finite and meaningless; no valid token attends to them.
   """
-  x_BTD = _norm(params['word_VD'][token_BT], params['norm'], cfg.norm_eps)
+  x_BTD = params['word_VD'][token_BT]
+  x_BTD = layers.layer_norm(x_BTD, params['norm'], cfg.norm_eps)
   x_BTD = sharding.constrain(x_BTD, 'batch', None, None)
   # Of the table, the rows that this length needs, each once.
   T = token_BT.shape[1]
   row = relative_row(cfg, np.arange(-T, T + 1))
   used_R, place = np.unique(row, return_inverse=True)
   rel_RD = params['relative_RD'][used_R]
-  rel_RD = _norm(rel_RD, params['relative_norm'], cfg.norm_eps)
+  rel_RD = layers.layer_norm(rel_RD, params['relative_norm'], cfg.norm_eps)
 
   def block(x_BTD, layer):
     attn_BTD = _attend(x_BTD, layer, rel_RD, place, valid_BT)
-    x_BTD = _norm(x_BTD + attn_BTD, layer['attn_norm'], cfg.norm_eps)
+    x_BTD = layers.layer_norm(
+      x_BTD + attn_BTD, layer['attn_norm'], cfg.norm_eps
+    )
     mlp_BTD = _mlp(x_BTD, layer)
-    return _norm(x_BTD + mlp_BTD, layer['mlp_norm'], cfg.norm_eps), None
+    return layers.layer_norm(
+      x_BTD + mlp_BTD, layer['mlp_norm'], cfg.norm_eps
+    ), None
 
   return jax.lax.scan(block, x_BTD, params['layers'])[0]
 
@@ -294,18 +300,5 @@ def _skew(x_BHTU: jax.Array) -> jax.Array:
 def _mlp(x_BTD, layer):
   up, down = layer['up'], layer['down']
   h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, up['w']) + up['b']
-  h_BTF = _gelu(h_BTF)
+  h_BTF = layers.gelu(h_BTF)
   return jnp.einsum('BTF,FD->BTD', h_BTF, down['w']) + down['b']
-
-
-def _gelu(x):
-  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-def _norm(x, norm, eps):
-  """LayerNorm in float32."""
-  wide = x.astype(jnp.float32)
-  mean = wide.mean(axis=-1, keepdims=True)
-  var = wide.var(axis=-1, keepdims=True)
-  normed = (wide - mean) * jax.lax.rsqrt(var + eps)
-  return (normed * norm['scale'] + norm['bias']).astype(x.dtype)

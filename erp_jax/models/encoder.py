@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from erp_jax.core import sharding
 from erp_jax.models import layers
 from erp_jax.models import params as params_lib
 
@@ -198,13 +199,18 @@ def encode(
     x_BTD += params['position_TD'][:length]
   if cfg.num_token_types:
     x_BTD += params['type_YD'][0]
-  x_BTD = _norm(x_BTD, params['norm'], cfg.norm_eps)
+  x_BTD = layers.layer_norm(x_BTD, params['norm'], cfg.norm_eps)
+  x_BTD = sharding.constrain(x_BTD, 'batch', None, None)
 
   def block(x_BTD, layer):
     attn_BTD = _attend(x_BTD, layer, valid_BT, table)
-    x_BTD = _norm(x_BTD + attn_BTD, layer['attn_norm'], cfg.norm_eps)
+    x_BTD = layers.layer_norm(
+      x_BTD + attn_BTD, layer['attn_norm'], cfg.norm_eps
+    )
     mlp_BTD = _mlp(x_BTD, layer)
-    return _norm(x_BTD + mlp_BTD, layer['mlp_norm'], cfg.norm_eps), None
+    return layers.layer_norm(
+      x_BTD + mlp_BTD, layer['mlp_norm'], cfg.norm_eps
+    ), None
 
   stack = params['layers']
   if num_layers:
@@ -287,22 +293,9 @@ def _mlp(x_BTD, layer):
     both_DCF = layer['up_gate']['w']
     up_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, both_DCF[:, 0])
     gate_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, both_DCF[:, 1])
-    h_BTF = _gelu(gate_BTF) * up_BTF
+    h_BTF = layers.gelu(gate_BTF) * up_BTF
   else:
     up = layer['up']
-    h_BTF = _gelu(jnp.einsum('BTD,DF->BTF', x_BTD, up['w']) + up['b'])
+    h_BTF = layers.gelu(jnp.einsum('BTD,DF->BTF', x_BTD, up['w']) + up['b'])
   down = layer['down']
   return jnp.einsum('BTF,FD->BTD', h_BTF, down['w']) + down['b']
-
-
-def _gelu(x):
-  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-def _norm(x_BTD, norm, eps):
-  """LayerNorm in float32."""
-  wide_BTD = x_BTD.astype(jnp.float32)
-  mean = wide_BTD.mean(axis=-1, keepdims=True)
-  var = wide_BTD.var(axis=-1, keepdims=True)
-  normed_BTD = (wide_BTD - mean) * jax.lax.rsqrt(var + eps)
-  return (normed_BTD * norm['scale'] + norm['bias']).astype(x_BTD.dtype)

@@ -1,4 +1,4 @@
-"""Norm, rotary positions and attention over a shared prefix and own suffix."""
+"""Norms, activations, rotary positions; attention over prefix and suffix."""
 
 import functools
 import math
@@ -23,6 +23,25 @@ def rms_norm(
   if plus_one:
     return (normed * (1 + scale.astype(jnp.float32))).astype(x.dtype)
   return normed.astype(x.dtype) * scale
+
+
+def layer_norm(
+  x: jax.Array, norm: dict[str, jax.Array], eps: float
+) -> jax.Array:
+  """x standardised along the last axis, times `scale`, plus `bias`.
+
+  Computed in float32, returned in the dtype of x.
+  """
+  wide = x.astype(jnp.float32)
+  mean = wide.mean(axis=-1, keepdims=True)
+  var = wide.var(axis=-1, keepdims=True)
+  normed = (wide - mean) * jax.lax.rsqrt(var + eps)
+  return (normed * norm['scale'] + norm['bias']).astype(x.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+  """The exact GELU, by the error function."""
+  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 ACTIVATIONS = {
