@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from erp_jax.core import errors
 from erp_jax.models import decoder, lazy_tensor
 
 _LAYER = re.compile(r'(?:blk|model\.layers)\.(\d+)\.(.+)')
@@ -64,8 +65,15 @@ class Renamed(Mapping[str, Any]):
     mend: Callable[[str, Any], Any] = lambda name, tensor: tensor,
   ):
     self._tensors = tensors
-    self._name_of = {rename(name): name for name in tensors}
+    self._name_of: dict[str, str] = {}
     self._mend = mend
+    for name in tensors:
+      other = self._name_of.setdefault(rename(name), name)
+      if other != name:
+        raise errors.UserError(
+          f'the checkpoint holds {other} and {name}, which are one weight: fetch '
+          'it again, or remove one.'
+        )
 
   def __getitem__(self, name: str) -> Any:
     return self._mend(name, self._tensors[self._name_of[name]])

@@ -7,6 +7,7 @@ import tempfile
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -322,6 +323,20 @@ def test_bfloat16_weights_give_bfloat16_states_and_float32_logits():
   wide = decoder.logits(weights, cfg, prefill(weights, cfg, token_PT)[0])
   error = np.abs(logits_PTV - wide).max() / np.abs(wide).max()
   assert 1e-4 < error < 0.05
+
+
+def test_the_embedding_scale_is_rounded_before_it_multiplies():
+  _, cfg, weights = _build('gemma')
+  narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights)
+  # Blocks that add nothing leave the embedding as it came.
+  narrow['layers'] = jax.tree.map(jnp.zeros_like, narrow['layers'])
+  token_PT = _tokens(1, 9)
+  hidden_PTD, _ = decoder.prefill(narrow, cfg, jnp.asarray(token_PT), 1)
+  # sqrt(48) = 6.928 is 6.9375 in bfloat16.
+  table = np.asarray(narrow['embed_VD'])
+  want_PTD = table[token_PT] * ml_dtypes.bfloat16(6.9375)
+  np.testing.assert_array_equal(hidden_PTD, want_PTD)
+  assert (want_PTD != (table[token_PT] * np.float32(48**0.5))).any()
 
 
 def test_llama3_scaling_keeps_blends_and_slows_as_meta_does():

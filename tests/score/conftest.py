@@ -46,6 +46,12 @@ _FAMILIES = {
   'Llama': {},
   'Qwen2': {},
   'Qwen3': {},
+  'Qwen3Moe': {
+    'num_experts': 5,
+    'num_experts_per_tok': 2,
+    'moe_intermediate_size': 24,
+    'norm_topk_prob': True,
+  },
 }
 
 

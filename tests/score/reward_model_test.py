@@ -104,7 +104,7 @@ def _check(scored, model, rows):
     *('Llama', 'Gemma', 'Gemma2'),
     *(
       pytest.param(family, marks=pytest.mark.slow)
-      for family in ('Gemma3Text', 'Qwen2', 'Qwen3')
+      for family in ('Gemma3Text', 'Qwen2', 'Qwen3', 'Qwen3Moe')
     ),
   ],
 )
