@@ -71,8 +71,8 @@ class Renamed(Mapping[str, Any]):
       other = self._name_of.setdefault(rename(name), name)
       if other != name:
         raise errors.UserError(
-          f'the checkpoint holds {other} and {name}, which are one weight: fetch '
-          'it again, or remove one.'
+          f'the checkpoint holds {other} and {name}, which are one weight: '
+          'fetch it again, or remove one.'
         )
 
   def __getitem__(self, name: str) -> Any:
