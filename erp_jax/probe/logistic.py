@@ -18,8 +18,8 @@ def solve(
 
   A prompt weighs as many rows as it has wins and losses. Newton's method with
   step halving, all columns at once, each until it has converged. Where C is inf
-  and there is no minimum, or a column has but one class, converged_I is False
-  and the weights mean nothing.
+  and there is no minimum converged_I is False and the weights mean nothing; a
+  column of one class is left at 0, not converged.
   """
   mean_E = x_NE.mean(axis=0)
   # Centred, the intercept is nearly orthogonal to the weights. And θ lies in

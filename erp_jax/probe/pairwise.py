@@ -286,8 +286,8 @@ def _cross_validate(
 ) -> np.ndarray:
   """c_I of the least held-out log loss; the smallest C of equals.
 
-  A fold without both classes in its training part has no fit, and is left out
-  for that pair.
+  A fold without both classes in its training part has no fit: its weights stay
+  0, and its loss is the same for every C.
   """
   num, num_pairs = wins.win_NI.shape
   if num < cfg.folds:
@@ -300,16 +300,15 @@ def _cross_validate(
   for fold in range(cfg.folds):
     out_N = fold_N == fold
     for index, c in enumerate(cfg.cs):
-      win_NI, loss_NI = wins.win_NI[out_N], wins.loss_NI[out_N]
-      theta_EI, bias_I, converged_I = logistic_lib.solve(
+      theta_EI, bias_I, _ = logistic_lib.solve(
         *(x_NE[~out_N], wins.win_NI[~out_N], wins.loss_NI[~out_N]),
         np.full(num_pairs, c),
       )
       logit_NI = x_NE[out_N] @ theta_EI + bias_I
-      loss_NI = win_NI * np.logaddexp(0, -logit_NI) + loss_NI * np.logaddexp(
-        0, logit_NI
-      )
-      total[index] += np.where(converged_I, loss_NI.sum(axis=0), 0)
+      total[index] += (
+        wins.win_NI[out_N] * np.logaddexp(0, -logit_NI)
+        + wins.loss_NI[out_N] * np.logaddexp(0, logit_NI)
+      ).sum(axis=0)
   return np.array(cfg.cs)[np.argmin(total, axis=0)]
 
 

@@ -69,18 +69,27 @@ def test_columns_do_not_mix_and_have_their_own_c():
     np.testing.assert_allclose(bias_I[alone], bias_1, atol=1e-10)
 
 
+# Drawn from a Cauchy distribution: all but separable, one of 300 such draws on
+# which whole Newton steps from 0 diverge.
+_FAR_NE = np.array(
+  [[15, 0, -8], [1, -32, 0], [1, 9, 11], [-1, -5, 2], [37, 0, -2], [0, -1, -2]]
+  + [[11, -8, 2], [-13, 1, -12], [-2, -1, 16], [-1, 15, -5], [-3, -5, 3]]
+  + [[73, -13, -3], [2, -4, 20], [-6, 4, -7], [-2, 8, 10]],
+  float,
+)
+_FAR_WINS = [0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1]
+
+
 def test_newton_is_kept_from_overshooting():
-  """A first full step would overshoot: a prompt far out, and a weak penalty."""
-  x_NE = np.array([[-1.0], [1.0], [40.0], [-0.5], [0.5]])
-  win_NI = np.array([[0.0], [3], [1], [1], [1]])
-  loss_NI = np.array([[3.0], [0], [1], [1], [1]])
+  x_NE, win_NI = _FAR_NE, np.array(_FAR_WINS, float)[:, None]
   theta_EI, bias_I, converged_I = logistic.solve(
-    x_NE, win_NI, loss_NI, np.array([1e6])
+    x_NE, win_NI, 1 - win_NI, np.array([1e8])
   )
-  theta_E, bias = _sklearn(x_NE, win_NI[:, 0], loss_NI[:, 0], 1e6)
-  assert converged_I.all()
-  np.testing.assert_allclose(theta_EI[:, 0], theta_E, atol=1e-5)
-  np.testing.assert_allclose(bias_I[0], bias, atol=1e-5)
+  p_NI = 1 / (1 + np.exp(-(x_NE @ theta_EI + bias_I)))
+  assert converged_I.all() and np.abs(theta_EI).max() > 10
+  np.testing.assert_allclose((p_NI - win_NI).sum(axis=0), 0, atol=1e-9)
+  gradient_EI = x_NE.T @ (p_NI - win_NI) + theta_EI / 1e8
+  np.testing.assert_allclose(gradient_EI, 0, atol=1e-8)
 
 
 @pytest.mark.parametrize('middle', [(0.0, 0.0), (1.0, 1.0)])

@@ -124,6 +124,9 @@ def test_the_penalised_gradient_is_zero_over_the_arms_present(embedding):
   np.testing.assert_allclose(resid_NM.sum(axis=0), 0, atol=1e-5)
   np.testing.assert_allclose(x_NE.T @ resid_NM + 0.1 * weight_EM, 0, atol=1e-5)
   assert np.abs(weight_EM).max() > 0.1
+  target_NM = special.softmax(masked(reward_NM) / 2, axis=1)
+  kl = special.rel_entr(target_NM, p_NM).sum(axis=1).mean()
+  np.testing.assert_allclose(report['curves']['train'][-1], kl, atol=1e-6)
 
 
 @pytest.mark.parametrize('head', ['linear', 'mlp'])
@@ -216,18 +219,36 @@ def test_training_stops_and_keeps_the_best_epoch():
 
 
 def test_validation_prompts_do_not_train():
-  """One epoch, then other rewards there: only its own curve moves."""
+  """One epoch, then all else there: only its own curve moves."""
   emb_NE, theta_EM, bias_M = _linear(60)
   reward_NM = emb_NE @ theta_EM + bias_M
   train_N = zooter.splits.train_mask(_ids(60), [''] * 60, 5, 0.9)
   other_NM = np.where(train_N[:, None], reward_NM, -reward_NM)
+  other_NE = np.where(train_N[:, None], emb_NE, emb_NE + 1)
   cfg = zooter.ZooterConfig(epochs=1, seed=5)
-  results = [_fit(emb_NE, r[:, None], cfg) for r in (reward_NM, other_NM)]
-  (first, first_report), (second, second_report) = results
+  first, first_report = _fit(emb_NE, reward_NM[:, None], cfg)
+  second, second_report = _fit(other_NE, other_NM[:, None], cfg)
   np.testing.assert_array_equal(first.score(emb_NE), second.score(emb_NE))
   curves, others = first_report['curves'], second_report['curves']
   assert curves['train'] == others['train']
   assert curves['validation'] != others['validation']
+
+
+def test_an_mlp_starts_from_the_seed():
+  """All prompts in one step and no validation: nothing else is drawn."""
+  emb_NE, theta_EM, bias_M = _linear(40)
+  reward_NM = emb_NE @ theta_EM + bias_M
+  score_NM = {}
+  for head in ('linear', 'mlp'):
+    settings = _CONVERGED | {'epochs': 3, 'head': head, 'hidden': 8}
+    first_NM, second_NM = (
+      _fit(emb_NE, reward_NM[:, None], zooter.ZooterConfig(**settings, seed=s))[
+        0
+      ].score(emb_NE)
+      for s in (0, 1)
+    )
+    score_NM[head] = np.abs(first_NM - second_NM).max()
+  assert score_NM['linear'] < 1e-5 and score_NM['mlp'] > 1e-2
 
 
 @pytest.mark.parametrize('head', ['linear', 'mlp'])
