@@ -22,7 +22,7 @@ def main(file, ids_file, out_file, num_steps, num_positions):
     attn_implementation='eager',
   )
   model.eval().requires_grad_(False)
-  out = {'norm': model.model.layers[0].input_layernorm.weight.numpy()}
+  out = {}
   for n, ids in enumerate(json.loads(pathlib.Path(ids_file).read_text())):
     token = torch.tensor([ids])
     result = model(token, use_cache=True, logits_to_keep=int(num_positions))

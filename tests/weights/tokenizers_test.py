@@ -104,8 +104,8 @@ def test_control_tokens(load_tokenizer, name, stop_ids, vocab_size):
   assert set(loaded.stop_ids) == stop_ids
   assert loaded.vocab_size == vocab_size
   # No text is a control token: not even InternLM2's, once placeholders.
-  config = loaded.chat(QUESTION)
-  assert not stop_ids & set(loaded.encode(config))
+  rendered = loaded.chat(QUESTION)
+  assert not stop_ids & set(loaded.encode(rendered))
   if name == 'internlm2':
     text = '<|im_start|>[UNUSED_TOKEN_130][UNUSED_TOKEN_145]</s>'
     assert not {2, 92527, 92542, 92543} & set(loaded.encode(text))
