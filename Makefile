@@ -6,7 +6,8 @@ JOBS ?= 2
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" \
   if sys.version_info[:2] == (3, 11) else "constraints-latest.txt")')
 BIN := .venv/bin
-PYTEST := pytest -n $(JOBS) --dist loadfile
+# In the order of the files, so that the longest (tests/launch) do not come last.
+PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast test-weights test-latest lint clean
 .DELETE_ON_ERROR:

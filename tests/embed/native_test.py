@@ -131,7 +131,7 @@ def test_truncation_keeps_what_ends_every_text(llama):
     np.testing.assert_allclose(result.emb_NE[row], want_E, atol=2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_smollm2_embeds_as_in_transformers(smollm2_dir):
   file = next(smollm2_dir.glob('*.gguf')).name
   model = transformers.AutoModelForCausalLM.from_pretrained(
