@@ -1,6 +1,6 @@
 """Few shapes for many lengths: every shape is a program to compile."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -72,3 +72,18 @@ def pad_to(
     ids_BT[i, : len(row)] = row
     valid_BT[i, : len(row)] = True
   return ids_BT, valid_BT
+
+
+def padded(
+  rows: Sequence[Sequence[int]], max_tokens: int, longest: int
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+  """Batches of `rows` as (their indices, ids [B, T], where they are valid).
+
+  A batch has at most `max_tokens` positions, or one row; rows of padding come
+  last. Raises ValueError if a row is longer than `longest`.
+  """
+  lengths = [len(row) for row in rows]
+  buckets = sizes(longest, shortest=32)
+  for indices, size in batches(lengths, max_tokens, buckets):
+    batch = [rows[i] for i in indices]
+    yield indices, *pad_to(batch, num_rows(size, max_tokens), size)

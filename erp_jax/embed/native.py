@@ -58,13 +58,9 @@ class Network:
     num_truncated = sum(len(row) > self.max_tokens for row in ids)
     rows = [_cut(row, self.max_tokens, self._num_ending) for row in ids]
     emb_NE = np.zeros((len(texts), self.width), np.float32)
-    lengths = [len(row) for row in rows]
-    sizes = shapes.sizes(self.max_tokens, shortest=32)
-    for indices, size in shapes.batches(lengths, self.batch_tokens, sizes):
-      num_rows = shapes.num_rows(size, self.batch_tokens)
-      token_BT, valid_BT = shapes.pad_to(
-        [rows[i] for i in indices], num_rows, size
-      )
+    for indices, token_BT, valid_BT in shapes.padded(
+      rows, self.batch_tokens, self.max_tokens
+    ):
       emb_BE = _forward(
         self._params,
         self.model,

@@ -76,34 +76,20 @@ class EncoderReader:
 
     `advance(n, positions=p)` is called when n more rows with p tokens are read.
     """
-    rows = self._rows(prompts, texts)
-    lengths = [len(row) for row in rows]
+    rows, self.num_cut = pairs.encode(
+      self.tokenizer, prompts, texts, self.cfg.max_tokens
+    )
     x_BE = np.empty((len(rows), self.width), np.float32)
-    sizes = shapes.sizes(self.cfg.max_tokens, shortest=32)
-    for indices, size in shapes.batches(lengths, self.cfg.batch_tokens, sizes):
-      num_rows = shapes.num_rows(size, self.cfg.batch_tokens)
-      token_BT, valid_BT = shapes.pad_to(
-        [rows[i] for i in indices], num_rows, size
-      )
+    for indices, token_BT, valid_BT in shapes.padded(
+      rows, self.cfg.batch_tokens, self.cfg.max_tokens
+    ):
       pooled_BE = _encode(
         self.params, self.model, self.pooling_mode, token_BT, valid_BT
       )
       x_BE[indices] = jax.device_get(pooled_BE)[: len(indices)]
-      advance(len(indices), positions=sum(lengths[i] for i in indices))
+      advance(len(indices), positions=int(valid_BT.sum()))
     ends = list(itertools.accumulate(len(responses) for responses in texts))
     return [x_BE[i:j] for i, j in zip([0, *ends], ends, strict=False)]
-
-  def _rows(self, prompts, texts) -> list[list[int]]:
-    cls, sep = self.tokenizer.encode('', special=True)
-    limit = self.cfg.max_tokens - 3
-    self.num_cut, rows = 0, []
-    heads = self.tokenizer.encode_batch(prompts)
-    for head, responses in zip(heads, texts, strict=True):
-      for body in self.tokenizer.encode_batch(responses):
-        num_head, num_body = pairs.longest_first(len(head), len(body), limit)
-        self.num_cut += num_head + num_body < len(head) + len(body)
-        rows.append([cls, *head[:num_head], sep, *body[:num_body], sep])
-    return rows
 
 
 @dataclasses.dataclass

@@ -61,17 +61,13 @@ class PairScorer:
     tokens are read.
     """
     rows = self._rows(prompts, texts)
-    lengths = [len(row) for row in rows]
     reward = np.empty(len(rows), np.float32)
-    sizes = shapes.sizes(self.max_tokens, shortest=32)
-    for indices, size in shapes.batches(lengths, self.batch_tokens, sizes):
-      num_rows = shapes.num_rows(size, self.batch_tokens)
-      token_BT, valid_BT = shapes.pad_to(
-        [rows[i] for i in indices], num_rows, size
-      )
+    for indices, token_BT, valid_BT in shapes.padded(
+      rows, self.batch_tokens, self.max_tokens
+    ):
       reward_B = _reward(self.params, self.cfg, token_BT, valid_BT)
       reward[indices] = jax.device_get(reward_B)[: len(indices)]
-      advance(len(indices), positions=sum(lengths[i] for i in indices))
+      advance(len(indices), positions=int(valid_BT.sum()))
     ends = list(itertools.accumulate(len(responses) for responses in texts))
     return [reward[i:j] for i, j in zip([0, *ends], ends, strict=False)]
 
@@ -79,29 +75,46 @@ class PairScorer:
     self, prompts: Sequence[str], texts: Sequence[Sequence[str]]
   ) -> list[list[int]]:
     """Ids of every response with its prompt, at most max_tokens each."""
+    if self.pair == 'pair':
+      rows, self.num_cut = encode(
+        self.tokenizer, prompts, texts, self.max_tokens
+      )
+      return rows
     cls, sep = self.tokenizer.encode('', special=True)
-    pairs = [
-      (prompt, text)
-      for prompt, responses in zip(prompts, texts, strict=True)
-      for text in responses
-    ]
-    if self.pair == 'joined':
-      joined = self.tokenizer.encode_batch([a + b for a, b in pairs])
-      limit = self.max_tokens - 2
-      self.num_cut = sum(len(ids) > limit for ids in joined)
-      return [[cls, *ids[:limit], sep] for ids in joined]
-    # A prompt is encoded once for all its responses.
-    encoded = zip(prompts, self.tokenizer.encode_batch(prompts), strict=True)
-    ids_of = dict(encoded)
-    bodies = self.tokenizer.encode_batch([text for _, text in pairs])
-    limit = self.max_tokens - 3
-    self.num_cut, rows = 0, []
-    for (prompt, _), body in zip(pairs, bodies, strict=True):
-      head = ids_of[prompt]
-      num_head, num_body = longest_first(len(head), len(body), limit)
-      self.num_cut += num_head + num_body < len(head) + len(body)
+    joined = self.tokenizer.encode_batch(
+      [
+        prompt + text
+        for prompt, responses in zip(prompts, texts, strict=True)
+        for text in responses
+      ]
+    )
+    limit = self.max_tokens - 2
+    self.num_cut = sum(len(ids) > limit for ids in joined)
+    return [[cls, *ids[:limit], sep] for ids in joined]
+
+
+def encode(
+  tokenizer: tokenizer_lib.Tokenizer,
+  prompts: Sequence[str],
+  texts: Sequence[Sequence[str]],
+  max_tokens: int,
+) -> tuple[list[list[int]], int]:
+  """`[CLS] prompt [SEP] response [SEP]` of every response; how many are cut.
+
+  A prompt is encoded once for all its responses.
+  """
+  cls, sep = tokenizer.encode('', special=True)
+  heads = tokenizer.encode_batch(prompts)
+  bodies = iter(
+    tokenizer.encode_batch([text for group in texts for text in group])
+  )
+  num_cut, rows = 0, []
+  for head, responses in zip(heads, texts, strict=True):
+    for body in itertools.islice(bodies, len(responses)):
+      num_head, num_body = longest_first(len(head), len(body), max_tokens - 3)
+      num_cut += num_head + num_body < len(head) + len(body)
       rows.append([cls, *head[:num_head], sep, *body[:num_body], sep])
-    return rows
+  return rows, num_cut
 
 
 def load(
