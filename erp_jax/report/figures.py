@@ -55,6 +55,21 @@ def png(figure: figure_lib.Figure) -> bytes:
   return sink.getvalue()
 
 
+def stamp(figure: figure_lib.Figure, text: str) -> None:
+  """Writes a mark into the figure's lower left corner, for what it is made of.
+
+  A second time changes nothing.
+  """
+  if not any(found.get_gid() == 'stamp' for found in figure.texts):
+    figure.text(
+      *(0.005, 0.005, text),
+      fontsize=8,
+      color=_BLACK,
+      backgroundcolor=_YELLOW,
+      gid='stamp',
+    )
+
+
 def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
   """Regret against mean cost: lines of policies, points of single arms.
 

@@ -10,8 +10,16 @@ from etils import epath
 
 from erp_jax.core import errors, progress, store
 from erp_jax.data import prompts as prompts_lib
+from erp_jax.report import (
+  cells,
+  figures,
+  run_tables,
+  runs,
+  tables,
+  verdict,
+  words,
+)
 from erp_jax.report import evaluation as evaluation_lib
-from erp_jax.report import figures, run_tables, runs, tables, verdict, words
 
 TITLE = 'Expected reward prediction and routing'
 _TEMPLATE = 'report.html.j2'
@@ -38,7 +46,7 @@ class Part:
   evaluation: evaluation_lib.Evaluation
   label: str
   figures: Mapping[str, Figure]
-  tables: Mapping[str, tables.Table]
+  tables: Mapping[str, cells.Table]
 
   @property
   def scope(self) -> str:

@@ -1,21 +1,21 @@
 """The tables of what the live part ran."""
 
+from erp_jax.report import cells, runs, words
 from erp_jax.report import evaluation as evaluation_lib
-from erp_jax.report import runs, tables, words
 
-Cell = tables.Cell
+Cell = cells.Cell
 # Counted where a reward may have nothing to say about a prompt.
 _NOT_CHECKED = 'not_checked'
 
 
 def build(
   run: runs.Run, evaluation: evaluation_lib.Evaluation
-) -> list[tables.Table]:
+) -> list[cells.Table]:
   """Arms, sampling, reward models."""
   return [_arms(run, evaluation), _sampling(run), _rewards(run)]
 
 
-def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> tables.Table:
+def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> cells.Table:
   cost = f'Mean cost ({evaluation.cost_unit})'
   rows = []
   for arm in run.arms:
@@ -29,7 +29,7 @@ def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> tables.Table:
         Cell(words.cost(evaluation.costs[arm])),
       ]
     )
-  return tables.Table(
+  return cells.Table(
     'arms',
     'Arms: what a prompt could be sent to.',
     ['Arm', 'Model', 'System prompt', 'Parameters', cost],
@@ -38,7 +38,7 @@ def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> tables.Table:
   )
 
 
-def _sampling(run: runs.Run) -> tables.Table:
+def _sampling(run: runs.Run) -> cells.Table:
   """A column per arm."""
   columns = []
   for arm in run.arms:
@@ -62,7 +62,7 @@ def _sampling(run: runs.Run) -> tables.Table:
     [Cell(what), *(Cell(column[what]) for column in columns)]
     for what in columns[0]
   ]
-  return tables.Table(
+  return cells.Table(
     'sampling',
     'Sampling. Responses cut at the limit are scored as they are. Slots busy: '
     'the share of the decoder’s steps that made a token.',
@@ -71,7 +71,7 @@ def _sampling(run: runs.Run) -> tables.Table:
   )
 
 
-def _rewards(run: runs.Run) -> tables.Table:
+def _rewards(run: runs.Run) -> cells.Table:
   rows = []
   unchecked = any(m['counts'].get(_NOT_CHECKED) for m in run.scored.values())
   for (reward, arm), manifest in run.scored.items():
@@ -92,7 +92,7 @@ def _rewards(run: runs.Run) -> tables.Table:
         ),
       ]
     )
-  return tables.Table(
+  return cells.Table(
     'rewards',
     'Reward models. Rewards that are not finite leave the mean'
     f'{", and so do prompts without a check" if unchecked else ""}.',

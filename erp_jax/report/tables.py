@@ -1,38 +1,12 @@
 """The tables of an evaluation: rows of cells, whatever shows them."""
 
-import dataclasses
 import math
-from collections.abc import Sequence
 
+from erp_jax.report import cells, verdict, words
 from erp_jax.report import evaluation as evaluation_lib
-from erp_jax.report import verdict, words
 from erp_jax.route import evaluate
 
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-  """What stands in one place; `note` is set smaller below it."""
-
-  text: str
-  note: str = ''
-  strong: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A titled table.
-
-  Attributes:
-    kind: names it for readers and style sheets.
-    head: titles of the columns.
-    rows: equally long; the first `labels` cells of each are words, not numbers.
-  """
-
-  kind: str
-  title: str
-  head: Sequence[str]
-  rows: Sequence[Sequence[Cell]]
-  labels: int = 1
+Cell, Table = cells.Cell, cells.Table
 
 
 def _over(evaluation: evaluation_lib.Evaluation) -> str:
