@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from erp_jax.core import resample
 from erp_jax.probe import targets
 
-_LEVEL = 0.95
 _LOWEST = 0.05  # PAPER.md 8: below it R² / ceiling is noise over noise.
 
 
@@ -103,7 +103,7 @@ def noise_ceilings(
     noise_NM: variance of each target about its expectation.
     pooled_NM: cells whose noise is borrowed, to be counted.
     counts: counts_QN, how often each bootstrap draw has each prompt, some draws
-      at a time, as `route.bootstrap.draw_counts` makes them: so an interval is
+      at a time, as `resample.draw_counts` makes them: so an interval is
       paired with that of R². Draws of equal targets are left out.
   """
   present_NM = np.isfinite(mean_NM)
@@ -130,7 +130,9 @@ def noise_ceilings(
   for m in range(len(num_M)):
     rows_N = present_NM[:, m]
     reason = _reason(mean_NM[rows_N, m], noise_NM[rows_N, m])
-    lo, hi = (np.nan, np.nan) if reason else _interval(value_QM[:, m])
+    lo, hi = (
+      (np.nan, np.nan) if reason else resample.percentiles(value_QM[:, m])
+    )
     result.append(
       Ceiling(
         value=np.nan if reason else float(value_M[m]),
@@ -161,12 +163,3 @@ def _reason(mean_N: np.ndarray, noise_N: np.ndarray) -> str:
   if not np.isfinite(noise_N).all():
     return 'K = 1: one sample says nothing about the noise'
   return ''
-
-
-def _interval(value_Q: np.ndarray) -> tuple[float, float]:
-  value_Q = value_Q[np.isfinite(value_Q)]
-  if not len(value_Q):
-    return np.nan, np.nan
-  tail = (1 - _LEVEL) / 2
-  lo, hi = np.quantile(value_Q, [tail, 1 - tail])
-  return float(lo), float(hi)

@@ -5,39 +5,22 @@ stay as they are, and test prompts are drawn again. All numbers of one draw use
 the same prompts, so differences are paired.
 """
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import resample
 from erp_jax.route import baselines, evaluate, path
 from erp_jax.route import split as split_lib
 
-_LEVEL = 0.95
-_CHUNK = 100  # Draws counted at once: 8 MB for 10 000 prompts.
 PAIRED = (('erp', 'static_mixture'),)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BootstrapConfig:
-  """95 % percentile intervals."""
-
-  num_draws: int = 2000
-  seed: int = 0
-
-  def __post_init__(self):
-    if self.num_draws < 100:
-      raise errors.UserError(
-        f'bootstrap.num_draws must be 100 or more, got {self.num_draws}.'
-      )
 
 
 def bootstrap_intervals(
   split: split_lib.Split,
   curves: Mapping[str, baselines.Curve],
-  cfg: BootstrapConfig,
+  cfg: resample.BootstrapConfig,
 ) -> dict[str, Any]:
   """{mean, lo, hi} for R², regret at budgets, and paired differences of regret.
 
@@ -54,7 +37,7 @@ def bootstrap_intervals(
     columns[complete, i] = regret_N
   values = np.concatenate([columns, moments], axis=1)
   sums_QS = np.concatenate(
-    [counts_QN @ values for counts_QN in draw_counts(len(values), cfg)]
+    [counts_QN @ values for counts_QN in resample.draw_counts(len(values), cfg)]
   )
   point_S = values.sum(axis=0)
   with np.errstate(divide='ignore', invalid='ignore'):
@@ -66,21 +49,26 @@ def bootstrap_intervals(
 
   def regret(policy, budget):
     i = at.get((policy, budget))
-    return _none() if i is None else _interval(regret_S[i], regret_QS[:, i])
+    return (
+      resample.undefined()
+      if i is None
+      else resample.interval(regret_S[i], regret_QS[:, i])
+    )
 
   def difference(a, b, budget):
     i, j = at.get((a, budget)), at.get((b, budget))
     if i is None or j is None:
-      return _none()
-    return _interval(
+      return resample.undefined()
+    return resample.interval(
       regret_S[i] - regret_S[j], regret_QS[:, i] - regret_QS[:, j]
     )
 
   r2 = {
-    name: {'aggregate': _none(), 'by_category': {}} for name in split.models
+    name: {'aggregate': resample.undefined(), 'by_category': {}}
+    for name in split.models
   }
   for i, (model, category) in enumerate(names):
-    interval = _interval(r2_S[i], r2_QS[:, i])
+    interval = resample.interval(r2_S[i], r2_QS[:, i])
     if category is None:
       r2[model]['aggregate'] = interval
     else:
@@ -98,17 +86,6 @@ def bootstrap_intervals(
       for a, b in PAIRED
     },
   }
-
-
-def draw_counts(num: int, cfg: BootstrapConfig) -> Iterator[np.ndarray]:
-  """counts_QN, how often each draw has each prompt, some draws at a time."""
-  rng = np.random.default_rng(cfg.seed)
-  for start in range(0, cfg.num_draws, _CHUNK):
-    rows = min(_CHUNK, cfg.num_draws - start)
-    picks = rng.integers(num, size=(rows, num))
-    picks += num * np.arange(rows)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=rows * num)
-    yield counts.reshape(rows, num).astype(np.float64)
 
 
 def _regret_at_budgets(
@@ -161,16 +138,3 @@ def _r2(sums_QS: np.ndarray) -> np.ndarray:
   spread = second - first**2 / count
   # Equal rewards leave rounding, not a variance.
   return 1 - error / np.where(spread > 1e-12 * second, spread, np.nan)
-
-
-def _interval(point: float, draws_Q: np.ndarray) -> dict[str, float | None]:
-  draws_Q = draws_Q[np.isfinite(draws_Q)]
-  if not np.isfinite(point) or not len(draws_Q):
-    return _none()
-  tail = (1 - _LEVEL) / 2
-  lo, hi = np.quantile(draws_Q, [tail, 1 - tail])
-  return {'mean': float(point), 'lo': float(lo), 'hi': float(hi)}
-
-
-def _none() -> dict[str, None]:
-  return {'mean': None, 'lo': None, 'hi': None}

@@ -4,11 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from erp_jax.core import config, errors, progress
+from erp_jax.core import config, errors, progress, resample
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import outcomes, splits
 from erp_jax.probe import ridge as ridge_lib
-from erp_jax.route import bootstrap as bootstrap_lib
 from erp_jax.route import results
 
 FORMAT_VERSION = 1
@@ -33,7 +32,7 @@ class ReplayConfig:
   splits: int = 20  # Split seeds 0, 1, …
   train_frac: float = 0.5  # Of each category.
   ridge: ridge_lib.RidgeConfig = ridge_lib.RidgeConfig()
-  bootstrap: bootstrap_lib.BootstrapConfig = bootstrap_lib.BootstrapConfig()
+  bootstrap: resample.BootstrapConfig = resample.BootstrapConfig()
 
   def __post_init__(self):
     if self.splits < 1:

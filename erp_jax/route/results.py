@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from erp_jax.core import store
+from erp_jax.core import resample, store
 from erp_jax.data import outcomes
 from erp_jax.route import baselines, bootstrap, evaluate, metrics
 from erp_jax.route import split as split_lib
@@ -25,7 +25,7 @@ def files(
   table: outcomes.Outcomes,
   cost_unit: str,
   splits: Iterable[SplitResult],
-  cfg: bootstrap.BootstrapConfig,
+  cfg: resample.BootstrapConfig,
 ) -> dict[str, bytes]:
   """Contents by file name.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from erp_jax.core import config, store
+from erp_jax.core import config, resample, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import embeddings, outcomes
@@ -14,7 +14,6 @@ from erp_jax.data import prompts as prompts_lib
 from erp_jax.probe import rewards as rewards_lib
 from erp_jax.probe import ridge
 from erp_jax.probe import stage as fit_stage
-from erp_jax.route import bootstrap as bootstrap_lib
 from erp_jax.route import costs, results
 
 FORMAT_VERSION = 1
@@ -25,7 +24,7 @@ class RouteConfig:
   """How policies are priced and compared."""
 
   cost: costs.CostConfig = costs.CostConfig()
-  bootstrap: bootstrap_lib.BootstrapConfig = bootstrap_lib.BootstrapConfig()
+  bootstrap: resample.BootstrapConfig = resample.BootstrapConfig()
 
 
 def run(

@@ -3,8 +3,8 @@ import statistics
 import numpy as np
 import pytest
 
+from erp_jax.core import resample
 from erp_jax.probe import ceiling, scores
-from erp_jax.route import bootstrap
 
 
 def _simulate(rng, num, k, er_sd=0.5, noise_sd=1.2):
@@ -65,12 +65,12 @@ def test_a_perfect_prediction_reaches_the_ceiling():
 
 
 def test_the_interval_is_that_of_a_loop_over_the_same_draws(uneven_NKM):
-  cfg = bootstrap.BootstrapConfig(num_draws=200, seed=2)
-  result = _of_samples(uneven_NKM, bootstrap.draw_counts(40, cfg))
+  cfg = resample.BootstrapConfig(num_draws=200, seed=2)
+  result = _of_samples(uneven_NKM, resample.draw_counts(40, cfg))
   cells = ceiling.summarise(uneven_NKM)
   for m in range(2):
     draws = []
-    for counts_QN in bootstrap.draw_counts(40, cfg):
+    for counts_QN in resample.draw_counts(40, cfg):
       for counts_N in counts_QN:
         rows = np.repeat(np.arange(40), counts_N.astype(int))
         rows = rows[cells.num_NM[rows, m] > 0]
@@ -83,22 +83,22 @@ def test_the_interval_is_that_of_a_loop_over_the_same_draws(uneven_NKM):
 
 
 def test_intervals_cover_the_truth():
-  cfg = bootstrap.BootstrapConfig(num_draws=200)
+  cfg = resample.BootstrapConfig(num_draws=200)
   truth = 1 - (1.44 / 8) / (0.25 + 1.44 / 8)
   inside = 0
   for seed in range(150):
     _, reward_NKM = _simulate(np.random.default_rng(seed), 300, 8)
-    (result,) = _of_samples(reward_NKM, bootstrap.draw_counts(300, cfg))
+    (result,) = _of_samples(reward_NKM, resample.draw_counts(300, cfg))
     inside += result.lo <= truth <= result.hi
   # Binomial(150, .95) has a standard deviation of 2.7.
   assert 134 <= inside <= 149
 
 
 def test_r2_is_divided_only_by_a_ceiling_above_noise():
-  cfg = bootstrap.BootstrapConfig(num_draws=200)
+  cfg = resample.BootstrapConfig(num_draws=200)
   for er_sd, can_divide in ((0.5, True), (0.0, False)):
     _, reward_NKM = _simulate(np.random.default_rng(3), 400, 8, er_sd)
-    (result,) = _of_samples(reward_NKM, bootstrap.draw_counts(400, cfg))
+    (result,) = _of_samples(reward_NKM, resample.draw_counts(400, cfg))
     assert result.can_divide == can_divide
   wide = ceiling.Ceiling(0.3, 0.04, 0.5, num_prompts=9, num_pooled=0)
   narrow = ceiling.Ceiling(0.3, 0.06, 0.5, num_prompts=9, num_pooled=0)

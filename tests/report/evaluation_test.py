@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from erp_jax.core import errors
+from erp_jax.core import errors, resample
 from erp_jax.data import outcomes
 from erp_jax.report import evaluation, figures, tables, verdict
-from erp_jax.route import bootstrap, results
+from erp_jax.route import results
 
 MODELS = ('small/one', 'big/two', 'big/three')
 COSTS = np.array([1.0, 4.0, 9.0])
@@ -43,7 +43,7 @@ def split(table):
 @pytest.fixture(scope='module')
 def found(table, split, tmp_path_factory, write_evaluation):
   folder = tmp_path_factory.mktemp('replay')
-  cfg = bootstrap.BootstrapConfig(num_draws=100)
+  cfg = resample.BootstrapConfig(num_draws=100)
   write_evaluation(folder, results.files(table, 'coins', [split], cfg))
   return evaluation.load(folder, 'Records')
 
