@@ -1,4 +1,4 @@
-"""What the experiments share: splits, the ridge, intervals, and their result."""
+"""What experiments share: splits, the ridge, intervals, their result."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import errors, resample
 from erp_jax.data import splits
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.report import document
-from erp_jax.route import bootstrap as bootstrap_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class ExperimentConfig:
   splits: int = 20
   train_frac: float = 0.5  # Of each category.
   ridge: ridge_lib.RidgeConfig = ridge_lib.RidgeConfig()  # The policy `erp`.
-  bootstrap: bootstrap_lib.BootstrapConfig = bootstrap_lib.BootstrapConfig()
+  bootstrap: resample.BootstrapConfig = resample.BootstrapConfig()
 
   def __post_init__(self):
     if self.splits < 1:
