@@ -108,24 +108,15 @@ def fit(
       f'embeddings {emb_NE.shape} and rewards {reward_NM.shape} must have one '
       'row per prompt.'
     )
-  if cfg.selection == 'leave_one_out':
-    betas_A = np.array(cfg.betas)
-  else:
-    betas_A = np.array([cfg.beta])
+  betas_A = grid(cfg)
   present_NM = np.isfinite(reward_NM)
   num_prompts_M = present_NM.sum(axis=0)
-  if (num_prompts_M < 2).any():
-    m = int(np.argmax(num_prompts_M < 2))
-    who = f'arm {names[m]!r}' if names else f'column {m} of the rewards'
-    raise errors.UserError(
-      f'{who} has {num_prompts_M[m]} training prompts with a reward, but a '
-      'probe needs at least 2: score more of its responses, or leave it out.'
-    )
+  check_counts(num_prompts_M, names)
   theta_EM = np.empty((emb_NE.shape[1], reward_NM.shape[1]))
   bias_M = np.empty(reward_NM.shape[1])
   beta_M = np.empty(reward_NM.shape[1])
   loo_mse_AM = np.empty((len(betas_A), reward_NM.shape[1]))
-  for present_N, columns in _patterns(present_NM):
+  for present_N, columns in patterns(present_NM):
     num = int(present_N.sum())
     factor = _factorise(emb_NE[present_N], cfg.intercept)
     # A penalty on the mean of squares is N times that on their sum.
@@ -190,6 +181,32 @@ def prepare(emb_NE: np.ndarray, embedding: str) -> np.ndarray:
   return emb_NE / norm_N[:, None]
 
 
+def grid(cfg: RidgeConfig) -> np.ndarray:
+  """betas_A: the penalties to try."""
+  if cfg.selection == 'leave_one_out':
+    return np.array(cfg.betas)
+  return np.array([cfg.beta])
+
+
+def check_counts(num_prompts_M: np.ndarray, names: Sequence[str]) -> None:
+  """UserError naming a column with fewer than two rewards."""
+  if (num_prompts_M < 2).any():
+    m = int(np.argmax(num_prompts_M < 2))
+    who = f'arm {names[m]!r}' if names else f'column {m} of the rewards'
+    raise errors.UserError(
+      f'{who} has {num_prompts_M[m]} training prompts with a reward, but a '
+      'probe needs at least 2: score more of its responses, or leave it out.'
+    )
+
+
+def patterns(present_NM: np.ndarray) -> list[tuple[np.ndarray, list[int]]]:
+  """Columns grouped by the rows they have."""
+  columns = {}
+  for m in range(present_NM.shape[1]):
+    columns.setdefault(present_NM[:, m].tobytes(), []).append(m)
+  return [(present_NM[:, group[0]], group) for group in columns.values()]
+
+
 def _refuse(bad_N: np.ndarray, what: str) -> None:
   if bad_N.any():
     rows = np.flatnonzero(bad_N)
@@ -198,14 +215,6 @@ def _refuse(bad_N: np.ndarray, what: str) -> None:
       f'embeddings of prompts {", ".join(map(str, rows[:10]))}{more} '
       f'(counted from 0) are {what}; embed them again, or leave them out.'
     )
-
-
-def _patterns(present_NM: np.ndarray) -> list[tuple[np.ndarray, list[int]]]:
-  """Columns grouped by the rows they have."""
-  columns = {}
-  for m in range(present_NM.shape[1]):
-    columns.setdefault(present_NM[:, m].tobytes(), []).append(m)
-  return [(present_NM[:, group[0]], group) for group in columns.values()]
 
 
 def _factorise(x_NE: np.ndarray, intercept: bool) -> _Factor:
