@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from erp_jax.probe import scores
-from erp_jax.route import baselines, path
+from erp_jax.route import curve as curve_lib
+from erp_jax.route import path
 from erp_jax.route import split as split_lib
 
 # Shares of the best single arm's mean cost; the text is the key in the metrics.
@@ -16,7 +17,7 @@ NUM_FRACTIONS = 101  # Of the way from the cheapest to the dearest arm.
 
 
 def evaluate(
-  split: split_lib.Split, curves: Mapping[str, baselines.Curve]
+  split: split_lib.Split, curves: Mapping[str, curve_lib.Curve]
 ) -> dict[str, Any]:
   """Nested dict of floats, None where undefined or infeasible.
 
@@ -41,7 +42,7 @@ def evaluate(
 
 
 def breakpoints(
-  curves: Mapping[str, baselines.Curve],
+  curves: Mapping[str, curve_lib.Curve],
 ) -> dict[str, np.ndarray]:
   """Every point of every curve, as columns of equal length for a table.
 
@@ -96,17 +97,17 @@ def _auroc(split: split_lib.Split) -> dict[str, Any]:
 
 
 def _at_budgets(
-  split: split_lib.Split, curve: baselines.Curve, value_P: np.ndarray
+  split: split_lib.Split, curve: curve_lib.Curve, value_P: np.ndarray
 ) -> dict[str, float | None]:
   reference = split.cost_M[split.best_arm]
-  value = path.value_at(
-    curve.path.cost_P, value_P, reference * np.array([*BUDGETS.values()])
-  )
-  return {key: _defined(v) for key, v in zip(BUDGETS, value, strict=True)}
+  return {
+    key: _defined(curve.at(value_P, budget * reference))
+    for key, budget in BUDGETS.items()
+  }
 
 
 def _frontier(
-  split: split_lib.Split, curve: baselines.Curve
+  split: split_lib.Split, curve: curve_lib.Curve
 ) -> list[float | None]:
   costs = np.linspace(split.cost_M.min(), split.cost_M.max(), NUM_FRACTIONS)
   value = path.value_at(curve.path.cost_P, curve.regret_P, costs)

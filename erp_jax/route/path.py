@@ -78,6 +78,17 @@ class LambdaPath:
       share_NM[rows, self.choice(mix.point + 1)] += mix.next_frac
     return share_NM
 
+  def mean_share(self, weight_P: np.ndarray) -> np.ndarray:
+    """share_NM, averaged over the points with these weights."""
+    rest_P = np.cumsum(weight_P[::-1])[::-1]  # Of a point and all cheaper ones.
+    event = np.arange(len(self.event_arm))
+    rest = rest_P[np.searchsorted(self.end_P, event, side='right')]
+    share_NM = np.zeros((len(self.start_N), self.share_PM.shape[1]))
+    share_NM[np.arange(len(self.start_N)), self.start_N] = rest_P[0]
+    np.add.at(share_NM, (self.event_prompt, self.event_arm), rest)
+    np.subtract.at(share_NM, (self.event_prompt, self.event_from), rest)
+    return share_NM
+
 
 def trace(prediction_NM: np.ndarray, cost_M: np.ndarray) -> LambdaPath:
   """The path of these predictions and mean costs per arm.
@@ -111,6 +122,39 @@ def trace(prediction_NM: np.ndarray, cost_M: np.ndarray) -> LambdaPath:
     events.append((lam_N[rows], rows, current_N[rows], next_N))
     current_N[rows] = next_N
   return _assemble(cost_M, order_M, start_N, events)
+
+
+def thin(lam_path: LambdaPath, lams: np.ndarray) -> LambdaPath:
+  """The points whose decisions hold at these prices, in order of λ."""
+  at = np.searchsorted(lam_path.lam_P, np.asarray(lams), side='right') - 1
+  kept = np.unique(at)
+  return dataclasses.replace(
+    lam_path,
+    **{
+      name: getattr(lam_path, name)[kept]
+      for name in ('lam_P', 'cost_P', 'share_PM', 'end_P')
+    },
+  )
+
+
+def deal(lam_path: LambdaPath, order_N: np.ndarray) -> LambdaPath:
+  """The same decisions dealt to other prompts: n's go to order_N[n]."""
+  start_N = np.empty_like(lam_path.start_N)
+  start_N[order_N] = lam_path.start_N
+  return dataclasses.replace(
+    lam_path, start_N=start_N, event_prompt=order_N[lam_path.event_prompt]
+  )
+
+
+def inner_prices(lam_P: np.ndarray) -> np.ndarray:
+  """A price well inside each point's range, out of reach of rounding.
+
+  Decisions hold from one λ up to the next, so that is the middle. The last
+  point is the cheapest arm, whatever the prediction: an infinite price.
+  """
+  inner_P = np.append((lam_P[:-1] + lam_P[1:]) / 2, np.inf)
+  inner_P[0] = 0.0
+  return inner_P
 
 
 def by_cost(cost_M: np.ndarray) -> np.ndarray:
@@ -167,6 +211,27 @@ def value_at(
   return np.interp(
     _snap(cost_P, budgets), cost_P[::-1], value_P[::-1], left=np.nan
   )
+
+
+def mean_weights(cost_P: np.ndarray, lo: float, hi: float) -> np.ndarray:
+  """weight_P: weight_P @ value_P is the mean of `value_at` over [lo, hi].
+
+  Exact, since values are linear between points. Raises ValueError unless
+  lo < hi, and `lo` is feasible.
+  """
+  if not (lo < hi and is_feasible(cost_P, lo)):
+    raise ValueError(f'no mean over costs from {lo} to {hi}.')
+  weight_P = np.zeros(len(cost_P))
+  left, right = cost_P[1:], cost_P[:-1]
+  start, end = np.clip(lo, left, right), np.clip(hi, left, right)
+  toward = np.zeros(len(left))  # How near the dearer point, on average.
+  np.divide(
+    (start + end) / 2 - left, right - left, out=toward, where=right > left
+  )
+  weight_P[:-1] += (end - start) * toward
+  weight_P[1:] += (end - start) * (1 - toward)
+  weight_P[0] += max(hi - max(lo, cost_P[0]), 0.0)
+  return weight_P / weight_P.sum()  # The width, but for what `_snap` snaps.
 
 
 def _snap(cost_P: np.ndarray, budgets: np.ndarray) -> np.ndarray:

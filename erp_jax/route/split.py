@@ -22,6 +22,8 @@ class Split:
     spent_NM: what each answer cost, NaN where not recorded (cost_M stands in).
     category_N: their category.
     train_reward_NM, train_category_N: the same of the training prompts.
+    cost_weight: reward that a unit of cost takes away from the value that
+      regret is measured in: 0, the paper's regret (4.2), leaves cost out.
 
   Raises UserError for costs that are negative or not finite, and where no
   training prompt or no test prompt has rewards of all arms.
@@ -35,6 +37,7 @@ class Split:
   category_N: np.ndarray
   train_reward_NM: np.ndarray
   train_category_N: np.ndarray
+  cost_weight: float = 0.0
 
   def __post_init__(self):
     shape = self.prediction_NM.shape
@@ -63,6 +66,20 @@ class Split:
   def complete_N(self) -> np.ndarray:
     """True for test prompts with rewards of all arms."""
     return np.isfinite(self.reward_NM).all(axis=1)
+
+  @functools.cached_property
+  def paid_NM(self) -> np.ndarray:
+    """Cost of each answer of the test prompts; cost_M where not recorded."""
+    return np.where(np.isfinite(self.spent_NM), self.spent_NM, self.cost_M)
+
+  @functools.cached_property
+  def value_NM(self) -> np.ndarray:
+    """What regret compares on complete test prompts: reward, less its cost."""
+    complete_N = self.complete_N
+    reward_NM = self.reward_NM[complete_N]
+    if not self.cost_weight:
+      return reward_NM
+    return reward_NM - self.cost_weight * self.paid_NM[complete_N]
 
   @functools.cached_property
   def train_mean_M(self) -> np.ndarray:
@@ -97,7 +114,10 @@ class Split:
 
 
 def from_outcomes(
-  table: outcomes.Outcomes, train_N: np.ndarray, prediction_NM: np.ndarray
+  table: outcomes.Outcomes,
+  train_N: np.ndarray,
+  prediction_NM: np.ndarray,
+  cost_weight: float = 0.0,
 ) -> Split:
   """The split of a table by train_N; predictions are for all its prompts."""
   return Split(
@@ -109,6 +129,7 @@ def from_outcomes(
     category_N=table.category_N[~train_N],
     train_reward_NM=table.reward_NM[train_N],
     train_category_N=table.category_N[train_N],
+    cost_weight=cost_weight,
   )
 
 
