@@ -1,11 +1,14 @@
 import dataclasses
+import itertools
+import time
 
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 from erp_jax.core import resample
-from erp_jax.route import baselines, bootstrap, evaluate, path
+from erp_jax.route import baselines, bootstrap, contributions, evaluate, path
+from erp_jax.route import split as split_lib
 
 _CFG = resample.BootstrapConfig(num_draws=400, seed=3)
 
@@ -31,7 +34,13 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws(make_split):
     rewards = reward_NM[complete_N]
     value_N[complete_N] = rewards.max(1) - (share_NM * rewards).sum(1)
     regret[name] = value_N
-  draws = {'erp': [], 'paired': [], 'r2': [], 'r2_b': []}
+  area_N = np.full(60, np.nan)
+  area_N[complete_N] = contributions.areas(split, curves)['erp']
+  x_less_y_N = reward_NM[:, 1] - reward_NM[:, 2]
+  margin_N = split.prediction_NM[:, 1] - split.prediction_NM[:, 2]
+  untied_N = np.isfinite(x_less_y_N) & (x_less_y_N != 0)
+  draws = {'erp': [], 'paired': [], 'r2': [], 'r2_b': [], 'area': []}
+  draws['auroc'] = []
   for counts_QN in resample.draw_counts(60, _CFG):
     assert (counts_QN.sum(axis=1) == 60).all()
     for counts_N in counts_QN:
@@ -39,6 +48,14 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws(make_split):
       draws['erp'].append(np.nanmean(regret['erp'][rows]))
       draws['paired'].append(
         np.nanmean((regret['erp'] - regret['static_mixture'])[rows])
+      )
+      draws['area'].append(np.nanmean(area_N[rows]))
+      draws['auroc'].append(
+        sklearn_metrics.roc_auc_score(
+          x_less_y_N[untied_N] > 0,
+          margin_N[untied_N],
+          sample_weight=counts_N[untied_N],
+        )
       )
       for key, kept in (
         ('r2', rows),
@@ -57,6 +74,8 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws(make_split):
     (result['paired']['erp-static_mixture']['0.5'], 'paired'),
     (result['r2']['y']['aggregate'], 'r2'),
     (result['r2']['y']['by_category']['b'], 'r2_b'),
+    (result['area']['erp'], 'area'),
+    (result['auroc']['x|y']['erp'], 'auroc'),
   ):
     lo, hi = np.quantile(draws[key], [0.025, 0.975])
     assert leaf['lo'] == pytest.approx(lo, abs=1e-12)
@@ -76,6 +95,10 @@ def test_the_value_is_the_evaluations(make_split):
     assert result['r2'][model]['aggregate']['mean'] == pytest.approx(
       parts['aggregate']
     )
+  for pair, parts in evaluated['auroc'].items():
+    leaf = result['auroc'][pair]['erp']
+    assert leaf['mean'] == pytest.approx(parts['erp'])
+    assert leaf['lo'] <= leaf['mean'] <= leaf['hi']
   paired = result['paired']['erp-static_mixture']['0.75']
   assert paired['mean'] == pytest.approx(
     evaluated['regret_at_budget']['erp']['0.75']
@@ -92,6 +115,65 @@ def test_infeasible_and_undefined_are_none(make_split):
   assert result['regret_at_budget']['same:x']['0.25'] == nothing
   assert result['r2']['w']['aggregate'] == nothing
   assert result['r2']['w']['by_category']['a'] == nothing
+  assert result['area']['random'] == nothing
+  assert result['paired_area']['erp-random'] == nothing
+  reward_NM[:, 1] = 0.3
+  result = _intervals(make_split(reward_NM=reward_NM))
+  assert result['auroc']['w|x']['erp'] == nothing
+  assert result['auroc']['w|y']['erp'] != nothing
+
+
+def test_all_pairs_of_policies_are_compared(make_split):
+  split = make_split()
+  curves = baselines.curves(split)
+  curves['zooter'] = dataclasses.replace(curves['per_category'])
+  result = bootstrap.bootstrap_intervals(split, curves, _CFG)
+  present = [policy for policy in bootstrap.COMPARED if policy in curves]
+  assert len(present) == 6
+  expected = {f'{a}-{b}' for a, b in itertools.combinations(present, 2)}
+  assert set(result['paired']) == set(result['paired_area']) == expected
+  assert result['paired']['zooter-per_category']['0.5']['hi'] == 0
+  area = {policy: result['area'][policy]['mean'] for policy in present}
+  for a, b in itertools.combinations(['erp', 'static_mixture', 'permuted'], 2):
+    leaf = result['paired_area'][f'{a}-{b}']
+    assert leaf['mean'] == pytest.approx(area[a] - area[b])
+    assert leaf['lo'] < leaf['mean'] < leaf['hi']
+  few = ('per_category', 'erp', 'absent')
+  result = bootstrap.bootstrap_intervals(split, curves, _CFG, few)
+  assert list(result['paired']) == ['per_category-erp']
+
+
+def test_a_difference_is_paired(make_split):
+  # Two policies that differ on few prompts: paired, their difference is sure.
+  split = make_split(num=400)
+  prediction_NM = split.prediction_NM.copy()
+  prediction_NM[:5] = prediction_NM[:5, ::-1]
+  curves = baselines.curves(split, predictions={'erp_loo': prediction_NM})
+  result = bootstrap.bootstrap_intervals(split, curves, _CFG)
+  width = lambda leaf: leaf['hi'] - leaf['lo']
+  assert width(result['paired_area']['erp-erp_loo']) < 0.3 * width(
+    result['area']['erp']
+  )
+
+
+def test_2000_draws_of_2000_prompts_and_5_arms_take_seconds():
+  rng = np.random.default_rng(0)
+  reward_NM = rng.normal(size=(4000, 5))
+  category_N = np.array(['a', 'b'])[rng.integers(2, size=4000)]
+  split = split_lib.Split(
+    models=tuple('vwxyz'),
+    cost_M=np.array([8.0, 70, 9, 27, 7]),
+    prediction_NM=reward_NM[:2000] + rng.normal(size=(2000, 5)),
+    reward_NM=reward_NM[:2000],
+    spent_NM=np.full((2000, 5), np.nan),
+    category_N=category_N[:2000],
+    train_reward_NM=reward_NM[2000:],
+    train_category_N=category_N[2000:],
+  )
+  curves = baselines.curves(split)
+  start = time.monotonic()
+  bootstrap.bootstrap_intervals(split, curves, resample.BootstrapConfig())
+  assert time.monotonic() - start < 10  # 0.7 s on one quiet core.
 
 
 def test_a_category_without_a_name_is_not_the_aggregate(make_split):

@@ -1,0 +1,85 @@
+"""What each test prompt adds to a number, so that draws are counts @ columns.
+
+Regrets are plug-in: against the best mean of the samples that there are.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from erp_jax.route import curve as curve_lib
+from erp_jax.route import evaluate
+from erp_jax.route import split as split_lib
+
+
+def regret_at_budgets(
+  split: split_lib.Split, curves: Mapping[str, curve_lib.Curve]
+) -> dict[tuple[str, str], np.ndarray]:
+  """regret_N of the complete prompts by (policy, budget), where feasible."""
+  reference = split.cost_M[split.best_arm]
+  return {
+    (policy, key): regret(split, curve.share(budget * reference))
+    for policy, curve in curves.items()
+    for key, budget in evaluate.BUDGETS.items()
+    if curve.is_feasible(budget * reference)
+  }
+
+
+def areas(
+  split: split_lib.Split, curves: Mapping[str, curve_lib.Curve]
+) -> dict[str, np.ndarray]:
+  """regret_N of the complete prompts, averaged over budgets, by policy.
+
+  Over budgets from the cheapest arm's cost to the best single arm's: the area
+  under the frontier, over its width. Left out are policies that can't be had
+  for the cheapest arm's cost, and all of them if the best arm is the cheapest.
+  """
+  lo, hi = split.cost_M.min(), split.cost_M[split.best_arm]
+  if not lo < hi:
+    return {}
+  return {
+    policy: regret(split, curve.mean_share(lo, hi))
+    for policy, curve in curves.items()
+    if curve.is_feasible(lo)
+  }
+
+
+def regret(split: split_lib.Split, share_NM: np.ndarray) -> np.ndarray:
+  """regret_N of the complete prompts at these probabilities of the arms."""
+  value_NM = split.value_NM
+  return value_NM.max(axis=1) - (share_NM * value_NM).sum(axis=1)
+
+
+def r2_columns(
+  split: split_lib.Split,
+) -> tuple[np.ndarray, list[tuple[str, str | None]]]:
+  """Per R²: count, sum, sum of squares and squared errors, as 4 columns.
+
+  And their (model, category), None for the aggregate.
+  """
+  rows = {None: np.arange(len(split.category_N))}
+  rows |= split_lib.category_rows(split.category_N)
+  columns, names = [], []
+  for m, name in enumerate(split.models):
+    for category, r in rows.items():
+      r = r[np.isfinite(split.reward_NM[r, m])]
+      part = np.zeros((len(split.category_N), 4))
+      if len(r):
+        reward_N = split.reward_NM[r, m]
+        centred_N = reward_N - reward_N.mean()  # Digits; R² does not change.
+        part[r, 0] = 1
+        part[r, 1] = centred_N
+        part[r, 2] = centred_N**2
+        part[r, 3] = (reward_N - split.prediction_NM[r, m]) ** 2
+      columns.append(part)
+      names.append((name, category))
+  return np.concatenate(columns, axis=1), names
+
+
+def r2(sums_QS: np.ndarray) -> np.ndarray:
+  """R² of each draw from its sums of `r2_columns`; NaN where undefined."""
+  count, first, second, error = (sums_QS[:, i::4] for i in range(4))
+  with np.errstate(divide='ignore', invalid='ignore'):
+    spread = second - first**2 / count
+    # Equal rewards leave rounding, not a variance.
+    return 1 - error / np.where(spread > 1e-12 * second, spread, np.nan)
