@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import figure as figure_lib
@@ -11,34 +12,35 @@ from erp_jax.report import evaluation as evaluation_lib
 from erp_jax.report import labels, words
 from erp_jax.route import evaluate
 
-_BLACK, _ORANGE, _SKY, _GREEN = '#000000', '#E69F00', '#56B4E9', '#009E73'
-_YELLOW, _BLUE, _RED, _PURPLE = '#F0E442', '#0072B2', '#D55E00', '#CC79A7'
-_CYCLE = (_BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _RED, _YELLOW, _BLACK)
-_DARK = (_BLUE, _RED, _BLACK, _GREEN)  # White text is legible on these.
-_MARKERS = 'os^DvP'
-_HATCHES = ('', '///', '...', 'xxx')
-_GREY = '#666666'
+BLACK, ORANGE, SKY, GREEN = '#000000', '#E69F00', '#56B4E9', '#009E73'
+YELLOW, BLUE, RED, PURPLE = '#F0E442', '#0072B2', '#D55E00', '#CC79A7'
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, BLACK)
+DARK = (BLUE, RED, BLACK, GREEN)  # White text is legible on these.
+MARKERS = 'os^DvP'
+HATCHES = ('', '///', '...', 'xxx')
+GREY = '#666666'
 # Of each policy in every figure: colour, dashes, width.
 _LINES = {
-  evaluation_lib.ERP: (_BLUE, '-', 2.4),
-  evaluation_lib.STATIC: (_RED, '-', 1.6),
-  evaluation_lib.PERMUTED: (_SKY, '-', 1.6),
-  evaluation_lib.ORACLE: (_GREEN, (0, (5, 2)), 1.6),
+  evaluation_lib.ERP: (BLUE, '-', 2.4),
+  evaluation_lib.STATIC: (RED, '-', 1.6),
+  evaluation_lib.PERMUTED: (SKY, '-', 1.6),
+  evaluation_lib.ORACLE: (GREEN, (0, (5, 2)), 1.6),
 }
-_DPI = 160
-_WIDTH = 8.4  # Inches; text is 10 points at the width of a printed page.
+DPI = 160
+WIDTH = 8.4  # Inches; text is 10 points at the width of a printed page.
 _MAX_GROUPS = 10
 _MIN_GROUP = 20  # Prompts: fewer make a mean of noise.
 _NEAR_FRAC = 0.1  # Of the way from the cheapest to the dearest arm.
 
 
-def _new(width: float, height: float) -> figure_lib.Figure:
-  figure = figure_lib.Figure((width, height), dpi=_DPI, layout='constrained')
+def new(width: float, height: float) -> figure_lib.Figure:
+  """An empty figure, in inches."""
+  figure = figure_lib.Figure((width, height), dpi=DPI, layout='constrained')
   backend_agg.FigureCanvasAgg(figure)
   return figure
 
 
-def _axes(axes, x_label: str, y_label: str) -> None:
+def plain_axes(axes, x_label: str, y_label: str) -> None:
   """Plain axes: no box, light grid, labels."""
   axes.spines[['top', 'right']].set_visible(False)
   axes.grid(color='#dddddd', linewidth=0.6)
@@ -64,8 +66,8 @@ def stamp(figure: figure_lib.Figure, text: str) -> None:
     figure.text(
       *(0.005, 0.005, text),
       fontsize=8,
-      color=_BLACK,
-      backgroundcolor=_YELLOW,
+      color=BLACK,
+      backgroundcolor=YELLOW,
       gid='stamp',
     )
 
@@ -92,7 +94,7 @@ def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
     for policy in evaluation.policies
     if policy.startswith(evaluation_lib.SAME)
   }
-  figure = _new(_WIDTH, 7.6 if zoom else 4.8)
+  figure = new(WIDTH, 7.6 if zoom else 4.8)
   panels = figure.subplots(1 + zoom, 1, squeeze=False, sharex=True)[:, 0]
   for axes in panels:
     for policy, y in lines.items():
@@ -108,8 +110,8 @@ def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
       )
     _random(axes, evaluation)
     for point in arms.values():
-      axes.plot(*point, 'o', color=_BLACK, markersize=6, zorder=4)
-    _axes(axes, '', 'regret (reward units, lower is better)')
+      axes.plot(*point, 'o', color=BLACK, markersize=6, zorder=4)
+    plain_axes(axes, '', 'regret (reward units, lower is better)')
   panels[0].set_ylim(bottom=0)
   if zoom:
     pad = 0.15 * max(high - low, 1e-6)
@@ -135,7 +137,7 @@ def _random(axes, evaluation: evaluation_lib.Evaluation) -> None:
       cost,
       regret,
       'X',
-      color=_PURPLE,
+      color=PURPLE,
       markersize=9,
       label=words.policy(evaluation_lib.RANDOM, evaluation.names),
       zorder=4,
@@ -148,7 +150,7 @@ def predicted(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
   models = evaluation.models
   columns = 2 if len(models) == 4 else min(len(models), 3)
   rows = -(-len(models) // columns)
-  figure = _new(_WIDTH, 0.9 + 2.9 * rows)
+  figure = new(WIDTH, 0.9 + 2.9 * rows)
   grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
   valid = (table['split'] == 'test') & np.isfinite(table['reward'])
   handles = {}
@@ -160,8 +162,8 @@ def predicted(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
         table['prediction'][rows_of],
         table['reward'][rows_of],
         linestyle='none',
-        marker=_MARKERS[c // len(_CYCLE) % len(_MARKERS)],
-        color=_CYCLE[c % len(_CYCLE)],
+        marker=MARKERS[c // len(CYCLE) % len(MARKERS)],
+        color=CYCLE[c % len(CYCLE)],
         markeredgewidth=0,
         markersize=4.5,
         alpha=0.6 if of_model.sum() < 300 else 0.25,
@@ -173,13 +175,13 @@ def predicted(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
       *groups,
       'o',
       markerfacecolor='white',
-      markeredgecolor=_BLACK,
+      markeredgecolor=BLACK,
       markersize=6,
     )
-    axes.axline((0, 0), slope=1, color=_GREY, linestyle='--', linewidth=1)
+    axes.axline((0, 0), slope=1, color=GREY, linestyle='--', linewidth=1)
     axes.set_title(evaluation.names[model], fontsize=10)
     first, last = i % columns == 0, i + columns >= len(models)
-    _axes(
+    plain_axes(
       axes,
       'predicted (reward units)' if last else '',
       'actual (reward units)' if first else '',
@@ -218,54 +220,73 @@ def _group_means(x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
 
 def wins(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
   """True and predicted win shares: two stacked bars per category."""
-  categories = evaluation.categories
-  figure = _new(_WIDTH, 1.5 + 0.62 * len(categories))
-  axes = figure.subplots()
-  for i, model in enumerate(evaluation.models):
-    colour = _CYCLE[i % len(_CYCLE)]
-    hatch = _HATCHES[i // len(_CYCLE) % len(_HATCHES)]
-    for row, category in enumerate(categories):
-      for kind, y in (('true', 2.4 * row), ('predicted', 2.4 * row + 1)):
-        left = sum(
-          evaluation.win_share(category, other, kind)
-          for other in evaluation.models[:i]
-        )
-        share = evaluation.win_share(category, model, kind)
-        if math.isnan(share):
-          continue
-        axes.barh(
-          y,
-          100 * share,
-          left=100 * left,
-          height=0.9,
-          color=colour,
-          hatch=hatch,
-          edgecolor='white',
-          linewidth=0.8,
-          label=evaluation.names[model] if y == 0 else None,
-        )
-        if share >= 0.08:
-          axes.text(
-            100 * (left + share / 2),
-            y,
-            f'{100 * share:.0f}',
-            ha='center',
-            va='center',
-            fontsize=8,
-            color='white' if colour in _DARK else _BLACK,
-          )
-  ticks = [2.4 * row + d for row in range(len(categories)) for d in (0, 1)]
-  axes.set_yticks(
-    ticks,
-    [f'{c}, {kind}' for c in categories for kind in ('true', 'predicted')],
+  kinds = ('true', 'predicted')
+  return share_bars(
+    {
+      f'{category}, {kind}': [
+        evaluation.win_share(category, model, kind)
+        for model in evaluation.models
+      ]
+      for category in evaluation.categories
+      for kind in kinds
+    },
+    [evaluation.names[model] for model in evaluation.models],
+    'share of test prompts on which the arm is best (%)',
+    group=len(kinds),
   )
+
+
+def share_bars(
+  shares: Mapping[str, Sequence[float]],
+  arms: Sequence[str],
+  x_label: str,
+  group: int,
+) -> figure_lib.Figure:
+  """A stacked bar for each of `shares`, {label: share of each arm}, from above.
+
+  `group` neighbours stand together. A share that is NaN is not drawn.
+  """
+  ticks = [(group + 0.4) * (i // group) + i % group for i in range(len(shares))]
+  figure = new(WIDTH, 1.5 + 0.26 * ticks[-1] + 0.37)
+  axes = figure.subplots()
+  named = set()
+  for y, share_M in zip(ticks, shares.values(), strict=True):
+    left = 0.0
+    for i, share in enumerate(share_M):
+      if math.isnan(share):
+        continue
+      colour = CYCLE[i % len(CYCLE)]
+      axes.barh(
+        y,
+        100 * share,
+        left=100 * left,
+        height=0.9,
+        color=colour,
+        hatch=HATCHES[i // len(CYCLE) % len(HATCHES)],
+        edgecolor='white',
+        linewidth=0.8,
+        label=None if i in named else arms[i],
+      )
+      named.add(i)
+      if share >= 0.08:
+        axes.text(
+          100 * (left + share / 2),
+          y,
+          f'{100 * share:.0f}',
+          ha='center',
+          va='center',
+          fontsize=8,
+          color='white' if colour in DARK else BLACK,
+        )
+      left += share
+  axes.set_yticks(ticks, shares)
   axes.set_ylim(ticks[-1] + 0.7, -0.7)
   axes.set_xlim(0, 100)
-  _axes(axes, 'share of test prompts on which the arm is best (%)', '')
+  plain_axes(axes, x_label, '')
   axes.grid(visible=False, axis='y')
   figure.legend(
     loc='outside lower center',
-    ncols=min(4, len(evaluation.models)),
+    ncols=min(4, len(arms)),
     frameon=False,
     fontsize=9,
   )
