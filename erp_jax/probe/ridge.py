@@ -79,7 +79,8 @@ class _Factor:
   centred y, so the squared basis gives the leverages.
   """
 
-  x_NE: np.ndarray  # Centred where there is an intercept.
+  x_NE: np.ndarray  # Centred where there is an intercept, times root_N.
+  root_N: np.ndarray  # Square roots of the prompts' weights.
   mean_E: np.ndarray
   eig: np.ndarray
   vectors: np.ndarray  # Of the E x E Gram matrix, or of the N x N kernel.
@@ -91,6 +92,7 @@ def fit(
   reward_NM: np.ndarray,
   cfg: RidgeConfig,
   names: Sequence[str] = (),
+  weight_N: np.ndarray | None = None,
 ) -> Probe:
   """Probes of all columns of `reward_NM`: arms, of any number of reward models.
 
@@ -98,6 +100,10 @@ def fit(
   factorisation. A column's result does not depend, to the bit, on which other
   columns there are. Works for fewer prompts than features.
   `names` are the columns', for messages; without, they are counted from 0.
+
+  `weight_N` multiplies the squared errors; without, it is 1. A whole number is
+  the same as so many copies of the prompt, except that leaving one out leaves
+  out all its copies. A prompt of weight 0 is not there.
   Raises UserError for embeddings that are not finite or, to be scaled to unit
   length, zero, and for a column with fewer than two rewards.
   """
@@ -109,7 +115,9 @@ def fit(
       'row per prompt.'
     )
   betas_A = grid(cfg)
-  present_NM = np.isfinite(reward_NM)
+  if weight_N is None:
+    weight_N = np.ones(len(emb_NE))
+  present_NM = np.isfinite(reward_NM) & (weight_N > 0)[:, None]
   num_prompts_M = present_NM.sum(axis=0)
   check_counts(num_prompts_M, names)
   theta_EM = np.empty((emb_NE.shape[1], reward_NM.shape[1]))
@@ -117,10 +125,10 @@ def fit(
   beta_M = np.empty(reward_NM.shape[1])
   loo_mse_AM = np.empty((len(betas_A), reward_NM.shape[1]))
   for present_N, columns in patterns(present_NM):
-    num = int(present_N.sum())
-    factor = _factorise(emb_NE[present_N], cfg.intercept)
+    own_N = weight_N[present_N]
+    factor = _factorise(emb_NE[present_N], own_N, cfg.intercept)
     # A penalty on the mean of squares is N times that on their sum.
-    penalty_A = betas_A * num if cfg.loss == 'mean' else betas_A
+    penalty_A = betas_A * own_N.sum() if cfg.loss == 'mean' else betas_A
     slack_NA = _one_minus_leverage(factor, penalty_A, cfg.intercept)
     for m in columns:
       # One right-hand side at a time, always of the same shape: a BLAS sums in
@@ -217,10 +225,15 @@ def _refuse(bad_N: np.ndarray, what: str) -> None:
     )
 
 
-def _factorise(x_NE: np.ndarray, intercept: bool) -> _Factor:
-  mean_E = x_NE.mean(axis=0) if intercept else np.zeros(x_NE.shape[1])
+def _factorise(
+  x_NE: np.ndarray, weight_N: np.ndarray, intercept: bool
+) -> _Factor:
+  root_N = np.sqrt(weight_N)
+  mean_E = np.zeros(x_NE.shape[1])
+  if intercept:
+    mean_E = np.average(x_NE, axis=0, weights=weight_N)
   # Before accumulating: the Gram of raw embeddings loses digits to the mean.
-  x_NE = x_NE - mean_E
+  x_NE = (x_NE - mean_E) * root_N[:, None]
   num, width = x_NE.shape
   if num < width:
     eig, vectors = np.linalg.eigh(x_NE @ x_NE.T)
@@ -230,18 +243,29 @@ def _factorise(x_NE: np.ndarray, intercept: bool) -> _Factor:
     eig, vectors = np.linalg.eigh(x_NE.T @ x_NE)
     eig = np.maximum(eig, 0.0)
     basis = x_NE @ vectors
-  return _Factor(x_NE, mean_E, eig, vectors, basis)
+  return _Factor(x_NE, root_N, mean_E, eig, vectors, basis)
 
 
 def _one_minus_leverage(
   factor: _Factor, penalty_A: np.ndarray, intercept: bool
 ) -> np.ndarray:
-  """1 minus the hat diagonal, whose intercept adds 1/n to every prompt."""
+  """1 minus the hat diagonal, to which the intercept adds each one's share."""
   shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
   slack_NA = 1.0 - (factor.basis * factor.basis) @ shrink_EA
   if intercept:
-    slack_NA -= 1.0 / len(slack_NA)
+    weight_N = factor.root_N**2
+    slack_NA -= (weight_N / weight_N.sum())[:, None]
   return slack_NA
+
+
+def _centre(
+  factor: _Factor, target_N: np.ndarray, intercept: bool
+) -> tuple[float, np.ndarray]:
+  """A target's weighted mean, and what is left of it times root_N."""
+  mean = 0.0
+  if intercept:
+    mean = np.average(target_N, weights=factor.root_N**2)
+  return mean, (target_N - mean) * factor.root_N
 
 
 def _leave_one_out_mse(
@@ -251,20 +275,20 @@ def _leave_one_out_mse(
   target_N: np.ndarray,
   intercept: bool,
 ) -> np.ndarray:
-  centred_N = target_N - target_N.mean() if intercept else target_N
+  _, centred_N = _centre(factor, target_N, intercept)
   shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
   projected = factor.basis.T @ centred_N
   resid_NA = centred_N[:, None] - factor.basis @ (
     projected[:, None] * shrink_EA
   )
-  return np.mean((resid_NA / slack_NA) ** 2, axis=0)
+  square_A = np.sum((resid_NA / slack_NA) ** 2, axis=0)
+  return square_A / np.sum(factor.root_N**2)
 
 
 def _solve(
   factor: _Factor, penalty: float, target_N: np.ndarray, intercept: bool
 ) -> tuple[np.ndarray, float]:
-  mean = target_N.mean() if intercept else 0.0
-  centred_N = target_N - mean
+  mean, centred_N = _centre(factor, target_N, intercept)
   if len(factor.x_NE) < factor.x_NE.shape[1]:
     dual_N = factor.vectors @ (
       (factor.vectors.T @ centred_N) / (factor.eig + penalty)

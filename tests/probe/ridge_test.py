@@ -201,3 +201,39 @@ def test_an_arm_with_one_reward_is_named():
 def test_config_errors_name_the_value(changes, message):
   with pytest.raises(errors.UserError, match=message):
     dataclasses.replace(ridge.RidgeConfig(), **changes)
+
+
+@pytest.mark.parametrize('num, width', [(60, 8), (30, 50)])
+@pytest.mark.parametrize('loss', ['sum', 'mean'])
+@pytest.mark.parametrize('intercept', [True, False])
+def test_whole_weights_are_copies(num, width, loss, intercept):
+  emb_NE, reward_NM = _problem(num, width)
+  reward_NM[3:9, 1] = np.nan
+  weight_N = np.random.default_rng(1).integers(4, size=num)
+  rows = np.repeat(np.arange(num), weight_N)
+  cfg = ridge.RidgeConfig(beta=0.3, loss=loss, intercept=intercept)
+  weighted = ridge.fit(emb_NE, reward_NM, cfg, weight_N=weight_N)
+  copied = ridge.fit(emb_NE[rows], reward_NM[rows], cfg)
+  np.testing.assert_allclose(weighted.theta_EM, copied.theta_EM, atol=1e-10)
+  np.testing.assert_allclose(weighted.bias_M, copied.bias_M, atol=1e-10)
+  present_NM = np.isfinite(reward_NM) & (weight_N > 0)[:, None]
+  np.testing.assert_array_equal(weighted.num_prompts_M, present_NM.sum(0))
+
+
+def test_weights_are_scikit_learns_and_all_copies_are_left_out_at_once():
+  emb_NE, reward_NM = _problem(25, 6)
+  weight_N = np.random.default_rng(2).uniform(0, 3, size=25)
+  weight_N[4] = 0
+  cfg = ridge.RidgeConfig(
+    selection='leave_one_out', betas=(0.1, 2.0), embedding='raw'
+  )
+  probe = ridge.fit(emb_NE, reward_NM, cfg, weight_N=weight_N)
+  for a, beta in enumerate(cfg.betas):
+    error_NM = np.zeros(reward_NM.shape)
+    for n in range(25):
+      kept = np.arange(25) != n
+      model = linear_model.Ridge(alpha=beta)
+      model.fit(emb_NE[kept], reward_NM[kept], weight_N[kept])
+      error_NM[n] = reward_NM[n] - model.predict(emb_NE[n : n + 1])[0]
+    expected_M = np.average(error_NM**2, axis=0, weights=weight_N)
+    np.testing.assert_allclose(probe.loo_mse_AM[a], expected_M)
