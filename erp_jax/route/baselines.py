@@ -69,17 +69,16 @@ def curves(
   num_models = len(split.models)
   mean_NM = np.tile(split.train_mean_M, (num, 1))
   prediction_NM = split.prediction_NM[complete_N]
-  hull = path.trace(split.train_mean_M[None], split.cost_M)
   after = path.trace(split.value_NM.mean(axis=0)[None], split.cost_M)
   result = {}
   for name, other_NM in {
     'erp': split.prediction_NM,
     **(predictions or {}),
   }.items():
-    lam_path = path.trace(other_NM[complete_N], split.cost_M)
+    curve = by_prediction(split, other_NM)
     if cfg.prices == 'log_grid':
-      lam_path = path.thin(lam_path, _log_prices(lam_path, cfg.num_prices))
-    curve = _curve(split, lam_path, other_NM[complete_N])
+      prices = _log_prices(curve.path, cfg.num_prices)
+      curve = _curve(split, path.thin(curve.path, prices), other_NM[complete_N])
     if name in (calibrations or {}):
       elsewhere = path.trace(calibrations[name], split.cost_M)
       curve = dataclasses.replace(curve, calibration=elsewhere)
@@ -92,10 +91,8 @@ def curves(
     result[f'same:{name}'] = _curve(
       split, blind(np.zeros(1), share_M[None]), mean_NM
     )
-  for name, mixture in (('static_mixture', hull), (HINDSIGHT, after)):
-    result[name] = _curve(
-      split, blind(mixture.lam_P, mixture.share_PM), mean_NM
-    )
+  result['static_mixture'] = static_mixture(split)
+  result[HINDSIGHT] = _curve(split, blind(after.lam_P, after.share_PM), mean_NM)
   erp = result['erp'].path
   if cfg.blind == 'draws':
     rng = np.random.default_rng(cfg.seed)
@@ -113,6 +110,22 @@ def curves(
     split, path.trace(category_mean_NM, split.cost_M), category_mean_NM
   )
   return result
+
+
+def by_prediction(
+  split: split_lib.Split, prediction_NM: np.ndarray
+) -> curve_lib.Curve:
+  """(4.4) on predictions for all test prompts, exactly."""
+  prediction_NM = prediction_NM[split.complete_N]
+  return _curve(split, path.trace(prediction_NM, split.cost_M), prediction_NM)
+
+
+def static_mixture(split: split_lib.Split) -> curve_lib.Curve:
+  """The upper hull of the training means over cost."""
+  num = int(split.complete_N.sum())
+  hull = path.trace(split.train_mean_M[None], split.cost_M)
+  blind = curve_lib.BlindPath(hull.lam_P, hull.cost_P, hull.share_PM, num)
+  return _curve(split, blind, np.tile(split.train_mean_M, (num, 1)))
 
 
 def spent(split: split_lib.Split) -> np.ndarray:
