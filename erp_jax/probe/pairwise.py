@@ -8,6 +8,7 @@ prompt carry all that there is.
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from erp_jax.core import errors
 from erp_jax.probe import logistic as logistic_lib
 from erp_jax.probe import ridge, targets
 
+LABELS = ('matched', 'soft', 'means')
 _SEPARABLE = (
   'the training prompts can be separated, so without a penalty no weights are '
   'best'
@@ -42,10 +44,15 @@ class PairwiseConfig:
   folds: int = 5  # Of prompts, for 'cross_validated'.
   seed: int = 0  # Of the folds.
   embedding: str = 'unit'  # Rows scaled to length 1, or 'raw'.
+  # Of the experiment's split seeds, how many the regression is fitted on: it
+  # takes most of the time. 0 means all of them.
+  splits: int = 5
+  # "No better than ERP": by less than this much AUROC.
+  margin: float = 0.01
 
   def __post_init__(self):
     for name, allowed in (
-      ('label', ('matched', 'soft', 'means')),
+      ('label', LABELS),
       ('penalty', ('fixed', 'cross_validated', 'none')),
       ('embedding', ('unit', 'raw')),
     ):
@@ -66,8 +73,15 @@ class PairwiseConfig:
     # With two, a rare class may be in neither fold's training part.
     if self.folds < 3:
       raise errors.UserError(f'pairwise.folds must be >= 3, got {self.folds}.')
-    if self.seed < 0:
-      raise errors.UserError(f'pairwise.seed must be >= 0, got {self.seed}.')
+    for name in ('seed', 'splits'):
+      if getattr(self, name) < 0:
+        raise errors.UserError(
+          f'pairwise.{name} must be >= 0, got {getattr(self, name)}.'
+        )
+    if not 0 <= self.margin < 0.5:
+      raise errors.UserError(
+        f'pairwise.margin must be at least 0 and below 0.5, got {self.margin}.'
+      )
 
 
 class Wins(NamedTuple):
@@ -195,8 +209,28 @@ def fit(
   with one comparison each, always can. Raises UserError as `ridge.prepare`
   does, and for fewer prompts than folds.
   """
-  x_NE = ridge.prepare(emb_NE, cfg.embedding)
   wins = count_wins(reward_NKM, cfg.label)
+  (fitted,) = fit_wins(emb_NE, [(cfg.label, wins)], cfg)
+  return fitted
+
+
+def fit_wins(
+  emb_NE: np.ndarray,
+  labelled: Sequence[tuple[str, Wins]],
+  cfg: PairwiseConfig,
+) -> list[Logistic]:
+  """As `fit`, for each (label, wins) of the same prompts, all at once.
+
+  Of several reward models or labels; `cfg.label` is not read.
+  """
+  x_NE = ridge.prepare(emb_NE, cfg.embedding)
+  # One factorisation of the prompts serves all of their columns.
+  wins = Wins(
+    *(
+      np.concatenate(parts, axis=1)
+      for parts in zip(*(wins for _, wins in labelled), strict=True)
+    )
+  )
   reasons = _one_class(wins, 'training')
   if cfg.penalty == 'cross_validated':
     c_I = _cross_validate(x_NE, wins, cfg)
@@ -205,20 +239,32 @@ def fit(
   theta_EI, bias_I, converged_I = logistic_lib.solve(
     x_NE, wins.win_NI, wins.loss_NI, c_I
   )
-  reasons = tuple(
-    reason or ('' if converged else _SEPARABLE)
-    for reason, converged in zip(reasons, converged_I, strict=True)
+  reasons = np.array(
+    [
+      reason or ('' if converged else _SEPARABLE)
+      for reason, converged in zip(reasons, converged_I, strict=True)
+    ],
+    object,
   )
-  undefined_I = np.array([bool(reason) for reason in reasons], bool)
-  return Logistic(
-    theta_EI=np.where(undefined_I, np.nan, theta_EI),
-    bias_I=np.where(undefined_I, np.nan, bias_I),
-    c_I=c_I,
-    reasons=reasons,
-    tied_share_I=wins.tied_share(),
-    label=cfg.label,
-    embedding=cfg.embedding,
-  )
+  undefined_I = reasons != ''
+  theta_EI = np.where(undefined_I, np.nan, theta_EI)
+  bias_I = np.where(undefined_I, np.nan, bias_I)
+  tied_share_I = wins.tied_share()
+  result, end = [], 0
+  for label, part in labelled:
+    here = slice(end, end := end + part.win_NI.shape[1])
+    result.append(
+      Logistic(
+        theta_EI=theta_EI[:, here],
+        bias_I=bias_I[here],
+        c_I=c_I[here],
+        reasons=tuple(reasons[here]),
+        tied_share_I=tied_share_I[here],
+        label=label,
+        embedding=cfg.embedding,
+      )
+    )
+  return result
 
 
 def compare(
@@ -232,16 +278,20 @@ def compare(
   Labels are those that the regression was fitted to.
   """
   wins = count_wins(reward_NKM, logistic.label)
-  pairs = arm_pairs(prediction_NM.shape[1])
-  first, second = np.array(pairs, int).reshape(-1, 2).T
-  margin_NI = prediction_NM[:, first] - prediction_NM[:, second]
   return Comparison(
-    pairs=pairs,
-    erp=aurocs(wins, margin_NI),
+    pairs=arm_pairs(prediction_NM.shape[1]),
+    erp=aurocs(wins, margins(prediction_NM)),
     logistic=aurocs(wins, logistic.predict(emb_NE), logistic.reasons),
     tied_share_I=wins.tied_share(),
     num_untied_I=(wins.win_NI + wins.loss_NI).sum(axis=0),
   )
+
+
+def margins(prediction_NM: np.ndarray) -> np.ndarray:
+  """margin_NI: ÊR_i − ÊR_j of each pair, ERP's log-odds that arm i wins."""
+  pairs = arm_pairs(prediction_NM.shape[1])
+  first, second = np.array(pairs, int).reshape(-1, 2).T
+  return prediction_NM[:, first] - prediction_NM[:, second]
 
 
 def aurocs(

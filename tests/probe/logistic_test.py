@@ -125,3 +125,23 @@ def test_features_that_repeat_share_their_weight_without_a_penalty():
   np.testing.assert_allclose(twice_EI[:2] + twice_EI[2:], theta_EI, atol=1e-6)
   np.testing.assert_allclose(twice_EI[:2], twice_EI[2:], atol=1e-4)
   np.testing.assert_allclose(twice_bias_I, bias_I, atol=1e-6)
+
+
+def test_conjugate_gradients_find_what_the_whole_hessian_does(monkeypatch):
+  """Also where prompts count very unlike, which their preconditioner hides."""
+  x_NE, win_NI, loss_NI = _problem(150, 40, 3)
+  win_NI[::2] *= 50
+  loss_NI[::3] = 0
+  c_I = np.array([0.1, 1.0, 100.0])
+  fast = logistic.solve(x_NE, win_NI, loss_NI, c_I)
+  products = []
+  monkeypatch.setattr(logistic, '_MAX_CONJUGATE', 0)
+  conjugate = logistic._conjugate
+  monkeypatch.setattr(
+    *(logistic, '_conjugate'),
+    lambda *problem: products.append(conjugate(*problem)) or products[-1],
+  )
+  slow = logistic.solve(x_NE, win_NI, loss_NI, c_I)
+  assert products and not any(solved_I.any() for _, solved_I in products)
+  for found, expected in zip(fast, slow, strict=True):
+    np.testing.assert_allclose(found, expected, atol=1e-8)

@@ -171,6 +171,28 @@ def test_cross_validation_picks_each_pairs_c_by_held_out_log_loss():
   np.testing.assert_allclose(fitted.theta_EI[:, 0], fixed.theta_EI[:, 0])
 
 
+@pytest.mark.parametrize('penalty', ['fixed', 'cross_validated'])
+def test_labels_fitted_together_are_as_fitted_alone(penalty):
+  emb_NE, reward_NKM = _data(num=60)
+  other_NKM = reward_NKM[:, :, :2][:, ::-1]
+  cfg = pairwise.PairwiseConfig(penalty=penalty, cs=(0.1, 1.0))
+  many = [(label, reward_NKM) for label in _LABELS] + [('soft', other_NKM)]
+  together = pairwise.fit_wins(
+    emb_NE,
+    [(label, pairwise.count_wins(r_NKM, label)) for label, r_NKM in many],
+    cfg,
+  )
+  for found, (label, r_NKM) in zip(together, many, strict=True):
+    alone = pairwise.fit(
+      *(emb_NE, r_NKM), dataclasses.replace(cfg, label=label)
+    )
+    np.testing.assert_allclose(found.theta_EI, alone.theta_EI, atol=1e-10)
+    np.testing.assert_allclose(found.bias_I, alone.bias_I, atol=1e-10)
+    np.testing.assert_array_equal(found.c_I, alone.c_I)
+    np.testing.assert_allclose(found.tied_share_I, alone.tied_share_I)
+    assert (found.reasons, found.label) == (alone.reasons, label)
+
+
 def test_a_fold_without_both_classes_is_left_out():
   """Arm 1 wins once: the fold that holds that prompt cannot be predicted."""
   emb_NE, _ = _data(num=30)
@@ -245,6 +267,8 @@ def test_one_arm_has_no_pairs():
     ({'cs': (1.0, 0.1)}, 'must ascend'),
     ({'folds': 2}, 'folds must be >= 3, got 2'),
     ({'seed': -1}, 'seed must be >= 0, got -1'),
+    ({'splits': -1}, 'splits must be >= 0, got -1'),
+    ({'margin': 0.5}, 'margin must be at least 0 and below 0.5, got 0.5'),
   ],
 )
 def test_settings_out_of_range_are_named(setting, expected):
