@@ -11,6 +11,7 @@ import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.data import outcomes
+from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import targets
 
 RUN, RECORDED, SIMULATED = 'run', 'recorded', 'simulated'
@@ -144,6 +145,23 @@ def from_outcomes(
     counts=table.counts,
     digest=digest,
   )
+
+
+def predict_rewards(
+  records: Records, train_N: np.ndarray, cfg: ridge_lib.RidgeConfig
+) -> dict[str, np.ndarray]:
+  """prediction_NM of every prompt by reward model, fitted on training prompts.
+
+  Arms of all reward models are columns of one fit: where they have rewards of
+  the same prompts they share its factorisation.
+  """
+  rewards = records.rewards
+  mean_NM = np.concatenate([records.mean_NM(r) for r in rewards], axis=1)
+  names = [f'{reward}/{arm}' for reward in rewards for arm in records.arms]
+  probe = ridge_lib.fit(records.emb_NE[train_N], mean_NM[train_N], cfg, names)
+  prediction_NM = ridge_lib.predict(probe, records.emb_NE)
+  parts = np.split(prediction_NM, len(rewards), axis=1)
+  return dict(zip(rewards, parts, strict=True))
 
 
 def _check_embeddings(records: Records) -> None:

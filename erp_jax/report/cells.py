@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from erp_jax.report import words
 
@@ -53,6 +53,21 @@ def number(
   """A number with its interval below it, in full for CSV."""
   notes = [part for part in (words.interval(lo, hi, write), note) if part]
   return Cell(write(value), '\n'.join(notes), strong, value, lo, hi)
+
+
+def leaf(
+  value: Mapping[str, float | None],
+  write: Callable[[float], str] = words.number,
+  note: str = '',
+) -> Cell:
+  """The cell of a {mean, lo, hi}, each None where unknown; a dash for none."""
+  mean, lo, hi = (
+    math.nan if value.get(key) is None else value[key]
+    for key in ('mean', 'lo', 'hi')
+  )
+  return (
+    Cell(words.DASH) if math.isnan(mean) else number(mean, lo, hi, write, note)
+  )
 
 
 def markdown(table: Table) -> str:

@@ -62,11 +62,5 @@ def fit_and_predict(
   train_N: np.ndarray,
   cfg: ridge_lib.RidgeConfig,
 ) -> dict[str, np.ndarray]:
-  """prediction_NM of every prompt by reward model: one fit for all of them."""
-  rewards = records.rewards
-  mean_NM = np.concatenate([records.mean_NM(r) for r in rewards], axis=1)
-  names = [f'{reward}/{arm}' for reward in rewards for arm in records.arms]
-  probe = ridge_lib.fit(records.emb_NE[train_N], mean_NM[train_N], cfg, names)
-  prediction_NM = ridge_lib.predict(probe, records.emb_NE)
-  parts = np.split(prediction_NM, len(rewards), axis=1)
-  return dict(zip(rewards, parts, strict=True))
+  """As `records.predict_rewards`."""
+  return records_lib.predict_rewards(records, train_N, cfg)

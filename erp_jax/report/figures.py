@@ -9,8 +9,6 @@ from matplotlib import figure as figure_lib
 from matplotlib.backends import backend_agg
 
 from erp_jax.report import evaluation as evaluation_lib
-from erp_jax.report import labels, words
-from erp_jax.route import evaluate
 
 BLACK, ORANGE, SKY, GREEN = '#000000', '#E69F00', '#56B4E9', '#009E73'
 YELLOW, BLUE, RED, PURPLE = '#F0E442', '#0072B2', '#D55E00', '#CC79A7'
@@ -19,18 +17,10 @@ DARK = (BLUE, RED, BLACK, GREEN)  # White text is legible on these.
 MARKERS = 'os^DvP'
 HATCHES = ('', '///', '...', 'xxx')
 GREY = '#666666'
-# Of each policy in every figure: colour, dashes, width.
-_LINES = {
-  evaluation_lib.ERP: (BLUE, '-', 2.4),
-  evaluation_lib.STATIC: (RED, '-', 1.6),
-  evaluation_lib.PERMUTED: (SKY, '-', 1.6),
-  evaluation_lib.ORACLE: (GREEN, (0, (5, 2)), 1.6),
-}
 DPI = 160
 WIDTH = 8.4  # Inches; text is 10 points at the width of a printed page.
 _MAX_GROUPS = 10
 _MIN_GROUP = 20  # Prompts: fewer make a mean of noise.
-_NEAR_FRAC = 0.1  # Of the way from the cheapest to the dearest arm.
 
 
 def new(width: float, height: float) -> figure_lib.Figure:
@@ -69,78 +59,6 @@ def stamp(figure: figure_lib.Figure, text: str) -> None:
       color=BLACK,
       backgroundcolor=YELLOW,
       gid='stamp',
-    )
-
-
-def frontier(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
-  """Regret against mean cost: lines of policies, points of single arms.
-
-  Where one cheap, bad arm would flatten the lines, a second panel shows them
-  from nearer.
-  """
-  lines = {
-    policy: evaluation.frontier(policy)
-    for policy in _LINES
-    if policy in evaluation.policies
-  }
-  costs = evaluation.costs.values()
-  x = np.linspace(min(costs), max(costs), evaluate.NUM_FRACTIONS)
-  all_y = np.array(list(lines.values()))
-  near_y = all_y[:, x >= x[0] + _NEAR_FRAC * np.ptp(x)]
-  low, high = np.nanmin(near_y), np.nanmax(near_y)
-  zoom = high - low < (np.nanmax(all_y) - np.nanmin(all_y)) / 3
-  arms = {
-    words.policy(policy, evaluation.names): evaluation.point(policy)
-    for policy in evaluation.policies
-    if policy.startswith(evaluation_lib.SAME)
-  }
-  figure = new(WIDTH, 7.6 if zoom else 4.8)
-  panels = figure.subplots(1 + zoom, 1, squeeze=False, sharex=True)[:, 0]
-  for axes in panels:
-    for policy, y in lines.items():
-      colour, dashes, width = _LINES[policy]
-      axes.plot(
-        x,
-        y,
-        color=colour,
-        linestyle=dashes,
-        linewidth=width,
-        label=words.policy(policy, evaluation.names),
-        zorder=3 if policy == evaluation_lib.ERP else 2,
-      )
-    _random(axes, evaluation)
-    for point in arms.values():
-      axes.plot(*point, 'o', color=BLACK, markersize=6, zorder=4)
-    plain_axes(axes, '', 'regret (reward units, lower is better)')
-  panels[0].set_ylim(bottom=0)
-  if zoom:
-    pad = 0.15 * max(high - low, 1e-6)
-    panels[1].set_ylim(low - pad, high + pad)
-    panels[1].set_title('the same, nearer', fontsize=10, loc='left')
-  panels[-1].set_xlabel(f'mean cost per prompt ({evaluation.cost_unit})')
-  figure.legend(
-    *panels[0].get_legend_handles_labels(),
-    loc='outside lower center',
-    ncols=2,
-    frameon=False,
-    fontsize=9,
-  )
-  labels.place(panels, arms)
-  return figure
-
-
-def _random(axes, evaluation: evaluation_lib.Evaluation) -> None:
-  """The point of the random arm, if that policy was evaluated."""
-  if evaluation_lib.RANDOM in evaluation.policies:
-    cost, regret = evaluation.point(evaluation_lib.RANDOM)
-    axes.plot(
-      cost,
-      regret,
-      'X',
-      color=PURPLE,
-      markersize=9,
-      label=words.policy(evaluation_lib.RANDOM, evaluation.names),
-      zorder=4,
     )
 
 

@@ -13,6 +13,7 @@ from erp_jax.data import prompts as prompts_lib
 from erp_jax.report import (
   cells,
   figures,
+  frontier,
   run_tables,
   runs,
   tables,
@@ -152,7 +153,7 @@ def _part(
     for make in (tables.budgets, tables.paired, tables.auroc, tables.wins):
       shown_tables[make.__name__] = make(evaluation)
     drawn['frontier'] = (
-      figures.frontier(evaluation),
+      frontier.draw(frontier.from_evaluation(evaluation)),
       'What more money buys: the regret of each policy at each mean cost. '
       'Lower and further left is better.',
     )

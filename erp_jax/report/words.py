@@ -7,7 +7,11 @@ from erp_jax.report import evaluation as evaluation_lib
 DASH = '–'
 _POLICIES = {
   evaluation_lib.ERP: 'ERP router',
+  'erp_loo': 'ERP, penalty by leave-one-out',
+  'erp_guarded': 'ERP, guarded',
+  'zooter': 'Zooter',
   evaluation_lib.STATIC: 'Static mixture (ignores the prompt)',
+  'static_mixture_hindsight': 'Static mixture in hindsight (test means)',
   evaluation_lib.PERMUTED: 'ERP shuffled (same cost, ignores the prompt)',
   evaluation_lib.RANDOM: 'Random arm',
   evaluation_lib.ORACLE: 'Per-category best (oracle; test labels)',

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from erp_jax.core import errors
+from erp_jax.probe import ceiling, decomposition
 
 NUM_HALVINGS = 20
 
@@ -121,6 +122,31 @@ def estimate(
     num_left_out=len(reward_NKM) - len(rows),
     reason=reason,
   )
+
+
+def shrunken_best(reward_NKM: np.ndarray) -> np.ndarray:
+  """best_N: the highest of the arms' means, shrunken by their noise.
+
+  What an arm has on a prompt beyond the two main effects is multiplied by its
+  reliability, interaction / (interaction + noise), of the variances estimated
+  here. The highest posterior mean is at most the posterior mean of the highest
+  ER: so this is biased down where the plug-in is biased up. NaN where noise is
+  unknown (K = 1). Every prompt needs a sample of every arm.
+  """
+  cells = ceiling.summarise(reward_NKM)
+  parts = decomposition.decompose(cells)
+  present_NM = np.isfinite(cells.mean_NM)
+  noise_NM = decomposition.contrast_noise(cells.noise_NM, present_NM)
+  prompt_N = cells.mean_NM.mean(axis=1)
+  arm_M = cells.mean_NM.mean(axis=0) - prompt_N.mean()
+  rest_NM = cells.mean_NM - prompt_N[:, None] - arm_M
+  signal = max(parts.interaction, 0.0)
+  with np.errstate(invalid='ignore'):
+    reliability_NM = np.where(
+      noise_NM + signal > 0, signal / (noise_NM + signal), 1.0
+    )
+  reliability_NM[np.isnan(noise_NM)] = np.nan
+  return prompt_N + (arm_M + reliability_NM * rest_NM).max(axis=1)
 
 
 def _sum_of_half(

@@ -5,7 +5,7 @@ import pytest
 
 from erp_jax.core import errors, resample
 from erp_jax.data import outcomes
-from erp_jax.report import evaluation, figures, tables, verdict
+from erp_jax.report import evaluation, figures, frontier, tables, verdict
 from erp_jax.route import results
 
 MODELS = ('small/one', 'big/two', 'big/three')
@@ -95,8 +95,9 @@ def test_everything_can_be_shown(found):
     table = make(found)
     assert table.rows
     assert all(len(row) == len(table.head) for row in table.rows)
-  for make in (figures.frontier, figures.predicted, figures.wins):
-    assert figures.png(make(found)).startswith(b'\x89PNG')
+  drawn = frontier.draw(frontier.from_evaluation(found))
+  for figure in (drawn, figures.predicted(found), figures.wins(found)):
+    assert figures.png(figure).startswith(b'\x89PNG')
   assert verdict.routing(found).endswith('.')
   assert verdict.at_budget(found, '0.25').mean == pytest.approx(
     verdict.at_budget(found, '0.25').value, nan_ok=True

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from erp_jax.report import evaluation, figures, words
+from erp_jax.report import evaluation, figures, frontier, words
 
 
 @pytest.fixture
@@ -15,14 +15,16 @@ def _legend(figure):
 
 
 def test_frontier_draws_every_policy_with_labels(replay):
-  figure = figures.frontier(replay)
+  figure = frontier.draw(frontier.from_evaluation(replay))
   (axes,) = figure.axes
   lines = {line.get_label(): line for line in axes.lines}
   for policy in ('erp', 'static_mixture', 'permuted', 'per_category'):
     line = lines[words.policy(policy, replay.names)]
     np.testing.assert_allclose(line.get_ydata(), np.linspace(0.3, 0.1, 101))
     np.testing.assert_allclose(line.get_xdata(), np.linspace(1, 9, 101))
-    assert (line.get_linestyle() == '--') == (policy == 'per_category')
+    assert (line.get_linestyle() == '--') == (
+      policy in ('permuted', 'per_category')
+    )
   colours = {line.get_color() for line in lines.values()}
   assert len(colours) == 6  # Four lines, the random point, black points.
   points = {text.get_text(): text.xy for text in axes.texts}

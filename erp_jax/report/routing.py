@@ -1,0 +1,301 @@
+"""Routing, E9 to E11: regret against cost of every policy, and who wins."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from erp_jax.core import progress, resample
+from erp_jax.probe import records as records_lib
+from erp_jax.report import document, experiment, routing_tables, words
+from erp_jax.report import frontier as frontier_lib
+from erp_jax.route import baselines, bootstrap, evaluate, oracle_bias, routing
+from erp_jax.route import curve as curve_lib
+from erp_jax.route import split as split_lib
+
+
+def build(
+  records: Sequence[records_lib.Records],
+  cfg: routing.RoutingConfig,
+  common: experiment.ExperimentConfig,
+) -> experiment.Result:
+  """A section per records, a part of it per reward model."""
+  sections, metrics = [], {}
+  for one in records:
+    found = _evaluate(one, cfg, common)
+    sections.append(
+      document.Section(
+        title=one.title,
+        origin=one.origin,
+        text=[_scope(one, common)],
+        sections=[
+          _section(one, reward, found[reward], cfg) for reward in one.rewards
+        ],
+      )
+    )
+    metrics[one.name] = {
+      reward: {
+        'over_splits': found[reward].over_splits,
+        'first_split': found[reward].first,
+        'oracle': found[reward].oracle,
+      }
+      for reward in one.rewards
+    }
+  return experiment.Result(sections, metrics)
+
+
+def _evaluate(
+  records: records_lib.Records,
+  cfg: routing.RoutingConfig,
+  common: experiment.ExperimentConfig,
+) -> dict[str, routing_tables.Found]:
+  """All splits of one table; fits are shared between its reward models."""
+  values: dict[str, list] = {reward: [] for reward in records.rewards}
+  first: dict[str, tuple] = {}
+  what = f'{records.name}: routing splits'
+  with progress.track(what, common.splits, 'splits') as advance:
+    for _, train_N in common.masks(records):
+      fitted = {
+        policy: routing.predict(records, train_N, policy, common.ridge, cfg)
+        for policy in cfg.policies
+      }
+      elsewhere = {}
+      if cfg.calibrate == 'out_of_fold':
+        elsewhere = {
+          policy: routing.out_of_fold(
+            records, train_N, policy, common.ridge, cfg
+          )
+          for policy in cfg.policies
+        }
+      for reward in records.rewards:
+        split = split_lib.from_outcomes(
+          records.outcomes(reward),
+          train_N,
+          fitted[routing.ERP][reward],
+          cfg.cost_weight,
+        )
+        predictions = {
+          policy: by_reward[reward][~train_N]
+          for policy, by_reward in fitted.items()
+        }
+        curves = baselines.curves(
+          split,
+          cfg.curve,
+          {p: v for p, v in predictions.items() if p != routing.ERP},
+          {p: by_reward[reward] for p, by_reward in elsewhere.items()},
+        )
+        values[reward].append(
+          routing.evaluate_split(split, curves, predictions, cfg)
+        )
+        first.setdefault(reward, (split, curves, train_N))
+      advance(1)
+  result = {}
+  for reward in records.rewards:
+    split, curves, train_N = first[reward]
+    ratio = (~train_N).sum() / train_N.sum()
+    reward_NKM = records.reward_NKM[reward][~train_N]
+    er_NM = records.er_NM.get(reward)
+    result[reward] = routing_tables.Found(
+      over_splits=_over_splits(values[reward], float(ratio)),
+      first=bootstrap.bootstrap_intervals(split, curves, common.bootstrap),
+      oracle=_oracle(
+        split,
+        curves,
+        reward_NKM,
+        None if er_NM is None else er_NM[~train_N],
+        cfg,
+        common.bootstrap,
+      ),
+      split=split,
+      num_splits=common.splits,
+      num_train=int(train_N.sum()),
+    )
+  return result
+
+
+def _over_splits(values: Sequence[dict], ratio: float) -> dict[str, Any]:
+  """Leaves of all splits, and of each policy's difference to the mixture."""
+  with_differences = []
+  for value in values:
+    static, static_area = (
+      value['regret'][routing.STATIC],
+      value[routing_tables.AREA],
+    )
+    difference = {
+      policy: {
+        **{b: _minus(regret[b], static[b]) for b in evaluate.BUDGETS},
+        routing_tables.AREA: _minus(
+          static_area[policy], static_area[routing.STATIC]
+        ),
+      }
+      for policy, regret in value['regret'].items()
+      if policy != routing.STATIC
+    }
+    with_differences.append(value | {'minus_static': difference})
+
+  def merge(items):
+    if isinstance(items[0], dict):
+      names = {name: None for item in items for name in item}
+      return {n: merge([i[n] for i in items if n in i]) for n in names}
+    if isinstance(items[0], list):
+      return [merge(list(parts)) for parts in zip(*items, strict=True)]
+    numbers = [math.nan if item is None else item for item in items]
+    return resample.split_corrected(np.array(numbers), ratio)
+
+  return merge(with_differences)
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+  return None if a is None or b is None else a - b
+
+
+def _oracle(
+  split: split_lib.Split,
+  curves: Mapping[str, curve_lib.Curve],
+  reward_NKM: np.ndarray,
+  er_NM: np.ndarray | None,
+  cfg: routing.RoutingConfig,
+  bootstrap_cfg: resample.BootstrapConfig,
+) -> dict[str, Any]:
+  """Regret (reward alone) by estimate of the best arm's value: PAPER.md 9.
+
+  {estimate: {policy: {budget: {mean, lo, hi}}}}, beside `reason` and counts.
+  """
+  complete = np.flatnonzero(split.complete_N)
+  oracle = oracle_bias.estimate(reward_NKM[complete])
+  reference = split.cost_M[split.best_arm]
+  columns = {}
+  for policy in routing_tables.COMPARED:
+    for key, budget in evaluate.BUDGETS.items():
+      if policy not in curves or not curves[policy].is_feasible(
+        budget * reference
+      ):
+        continue
+      share_NM = curves[policy].share(budget * reference)[oracle.rows]
+      regret = oracle.regret(share_NM)
+      columns['plug_in', policy, key] = regret.plug_in_N
+      columns['split_half', policy, key] = regret.split_half_N
+      if cfg.shrinkage:
+        value_N = (share_NM * oracle.mean_NM).sum(axis=1)
+        columns['shrunken', policy, key] = (
+          oracle_bias.shrunken_best(reward_NKM[complete][oracle.rows]) - value_N
+        )
+      if er_NM is not None:
+        known_NM = er_NM[complete][oracle.rows]
+        columns['true', policy, key] = known_NM.max(axis=1) - (
+          share_NM * known_NM
+        ).sum(axis=1)
+  values = np.stack(list(columns.values()), axis=1)
+  draws = np.concatenate(
+    [
+      counts_QN @ values
+      for counts_QN in resample.draw_counts(len(values), bootstrap_cfg)
+    ]
+  ) / len(values)
+  result: dict[str, Any] = {
+    'reason': oracle.reason,
+    'num_prompts': len(oracle.rows),
+    'num_left_out': oracle.num_left_out,
+  }
+  for i, (kind, policy, key) in enumerate(columns):
+    leaf = resample.interval(values[:, i].mean(), draws[:, i])
+    result.setdefault(kind, {}).setdefault(policy, {})[key] = leaf
+  return result
+
+
+def _scope(records, common) -> str:
+  counts = [
+    f'{what.replace("_", " ")} {words.count(number)}'
+    for what, number in records.counts.items()
+  ]
+  return (
+    f'{len(records.arms)} arms ({words.join(list(records.arms))}) on '
+    f'{words.count(len(records.prompt_ids))} prompts; '
+    f'{common.splits} random splits, {words.share(common.train_frac)} of each '
+    f'category to train. {"; ".join(counts)}.'
+  )
+
+
+def _section(
+  records: records_lib.Records,
+  reward: str,
+  found: routing_tables.Found,
+  cfg: routing.RoutingConfig,
+) -> document.Section:
+  prefix = f'{records.name}-{reward}'
+  if len(records.arms) < 2:
+    return document.Section(
+      title=f'Reward: {reward}',
+      origin=records.origin,
+      text=['One arm: there is nothing to route between.'],
+    )
+  policies = [
+    p
+    for p in (
+      *routing_tables.COMPARED,
+      *(f'same:{arm}' for arm in records.arms),
+    )
+    if p in found.over_splits['regret']
+  ]
+  names = {p: words.policy(p, {}) for p in found.over_splits['regret']}
+  return document.Section(
+    title=f'Reward: {reward}',
+    origin=records.origin,
+    tables=[
+      routing_tables.budgets(prefix, found, policies, names),
+      routing_tables.differences(prefix, found, policies, names),
+      routing_tables.verdicts(prefix, found, names),
+      routing_tables.oracle(prefix, found, names),
+      routing_tables.benchmarks(prefix, found, names),
+    ],
+    figures=[
+      document.Figure(
+        f'{prefix}-frontier',
+        frontier_lib.draw(_frontier(records, found, names)),
+        'What more money buys: mean regret over splits of each policy at each '
+        'mean cost; lower and further left is better. Shaded: one standard '
+        'deviation over splits. Dots: points of ERP that no cheaper one beats. '
+        f'{_hull_note(cfg)}Reward: {reward}.',
+      )
+    ],
+  )
+
+
+def _hull_note(cfg: routing.RoutingConfig) -> str:
+  if cfg.frontier == 'hull':
+    return 'Lines are convex hulls, chosen in hindsight by the test rewards. '
+  return ''
+
+
+def _frontier(records, found, names) -> frontier_lib.Frontier:
+  leaves = found.over_splits['frontier']
+  split = found.split
+  column = lambda policy, key: np.array(
+    [
+      math.nan if leaf.get(key) is None else leaf[key]
+      for leaf in leaves[policy]
+    ]
+  )
+  mean = {policy: column(policy, 'mean') for policy in leaves}
+  own = [p for p in routing.POLICIES if p in leaves]
+  cost = dict(zip(records.arms, split.cost_M.tolist(), strict=True))
+  return frontier_lib.Frontier(
+    cost_P=np.linspace(
+      split.cost_M.min(), split.cost_M.max(), evaluate.NUM_FRACTIONS
+    ),
+    regret_P=mean,
+    band_P={
+      p: (mean[p] - column(p, 'sd'), mean[p] + column(p, 'sd'))
+      for p in own
+      if found.num_splits > 1
+    },
+    marked_P={'erp': frontier_lib.not_dominated(mean['erp'])},
+    arms={
+      f'Always {arm}': (cost[arm], float(mean[f'same:{arm}'][-1]))
+      for arm in records.arms
+    },
+    random=(float(np.mean(split.cost_M)), float(mean['random'][-1])),
+    names=names,
+    cost_unit=records.cost_unit,
+  )
