@@ -4,9 +4,6 @@ The templates are the checkpoints' own Jinja programs. They run in a sandbox
 that gives them what transformers' renderer gives (loop controls, `tojson`,
 `raise_exception`, `strftime_now`), with one difference: the date is constant,
 so a prompt is the same tomorrow.
-
-A model that thinks writes <think>…</think> and then what the user sees, which
-is all that is scored (`visible_text`).
 """
 
 import dataclasses
@@ -30,8 +27,6 @@ NONE = '{{ raise_exception("the checkpoint has no chat template") }}'
 
 Message = Mapping[str, str]  # 'role' and 'content'.
 
-# Qwen3's; added tokens that are not flagged special, so decoded text has them.
-_THINK, _END_THINK = '<think>', '</think>'
 _PROBE = {'role': 'user', 'content': 'user-probe'}
 
 
@@ -52,29 +47,6 @@ def conversation(
       'system message of its own: give one of them.'
     )
   return [{'role': 'system', 'content': system_prompt}, *prompt]
-
-
-def open_thinking(text: str) -> str:
-  """The `<think>` with which a rendered prompt ends, or '': its last text.
-
-  Templates of models that always think open the thinking themselves; then
-  nothing in a response that is cut before `</think>` would tell. So what is
-  kept of a response is this text and what the model wrote after it.
-  """
-  head, tag, tail = text.rpartition(_THINK)
-  return tag + tail if tag and not tail.strip() else ''
-
-
-def visible_text(response: str) -> str:
-  """What a user sees of a response: what follows the last `</think>`.
-
-  Empty where that begins with a `<think>` that is never closed. A response
-  that has neither is returned as it is.
-  """
-  _, tag, seen = response.rpartition(_END_THINK)
-  if seen.lstrip().startswith(_THINK):
-    return ''
-  return seen.lstrip('\n') if tag else seen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from erp_jax.core import errors, progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import chat_template, checkpoint, decoder_weights
+from erp_jax.data import thinking
+from erp_jax.models import checkpoint, decoder_weights
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.sample import engine as engine_lib
@@ -132,7 +133,7 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
   )
   chat = {'system_prompt': arm.system_prompt, 'thinking': arm.thinking}
   ids = [tokenizer.render_ids(p.prompt, **chat) for p in prompts]
-  head = chat_template.open_thinking(tokenizer.chat('Hi', **chat))
+  head = thinking.open_thinking(tokenizer.chat('Hi', **chat))
   limit = min(
     model_cfg.max_position - cfg.max_new_tokens, max(cfg.engine.prompt_buckets)
   )

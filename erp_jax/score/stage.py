@@ -10,7 +10,7 @@ from erp_jax.core import progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
-from erp_jax.models import chat_template
+from erp_jax.data import thinking
 from erp_jax.score import rewards as rewards_lib
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _texts(folder, prompts, limit: int) -> dict[str, list[str]]:
   rows = store.read_table(folder).select(['prompt_id', 'text'])
   for row in rows.to_pylist():
     if not limit or len(texts[row['prompt_id']]) < limit:
-      text = chat_template.visible_text(row['text'])
+      text = thinking.visible_text(row['text'])
       texts[row['prompt_id']].append(text)
   return texts
 

@@ -1,8 +1,9 @@
-"""Thinking: the switch of a template, and what of a response is seen."""
+"""Thinking: the switch of a template, and where it opens."""
 
 import pytest
 
 from erp_jax.core import errors
+from erp_jax.data import thinking
 from erp_jax.models import chat_template
 
 _HEAD = '<|im_start|>assistant\n'
@@ -55,29 +56,8 @@ def test_a_switch_that_does_nothing_is_refused(source, thinking):
 
 
 def test_where_the_template_opens_the_thinking():
-  assert chat_template.open_thinking(_render(_ALWAYS)) == '<think>\n'
-  assert chat_template.open_thinking(_render(_NEVER)) == ''
-  for thinking in ('default', 'on', 'off'):
-    text = _render(_SWITCH, thinking=thinking)
-    assert chat_template.open_thinking(text) == ''
-
-
-@pytest.mark.parametrize(
-  ('response', 'seen'),
-  [
-    ('', ''),
-    (' \nAn answer.\n', ' \nAn answer.\n'),
-    ('<think>\nhm\n</think>\n\nAn answer. ', 'An answer. '),
-    ('<think>\n\n</think>\n\n  indented', '  indented'),
-    ('hm\n</think>\n\nAn answer.', 'An answer.'),  # The template opened it.
-    ('<think>\nhm, so the answer', ''),
-    ('\n <think>', ''),
-    ('<think>\nhm\n</think>', ''),
-    ('<think>a</think>b<think>c</think>\nd', 'd'),
-    ('<think>a</think>\n<think>c', ''),
-    ('<think>\n<think>\na</think>b', 'b'),
-    ('The tag <think> opens it.', 'The tag <think> opens it.'),
-  ],
-)
-def test_visible_text(response, seen):
-  assert chat_template.visible_text(response) == seen
+  assert thinking.open_thinking(_render(_ALWAYS)) == '<think>\n'
+  assert thinking.open_thinking(_render(_NEVER)) == ''
+  for switch in ('default', 'on', 'off'):
+    text = _render(_SWITCH, thinking=switch)
+    assert thinking.open_thinking(text) == ''

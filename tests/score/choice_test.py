@@ -5,7 +5,7 @@ import time
 import pytest
 
 from erp_jax.core import errors
-from erp_jax.models import chat_template
+from erp_jax.data import thinking
 from erp_jax.score import choice, verify
 
 # By hand, from the three rules; '' is no answer.
@@ -127,7 +127,7 @@ def test_long_runaway_texts_take_no_time():
 
 @pytest.mark.parametrize(('text', 'expected'), _THINKING)
 def test_only_what_follows_the_thinking_counts(text, expected):
-  assert choice.extract(chat_template.visible_text(text)) == expected
+  assert choice.extract(thinking.visible_text(text)) == expected
 
 
 def test_a_choice_is_right_or_wrong():
