@@ -48,7 +48,9 @@ def bootstrap_intervals(
   it is undefined or infeasible. Draws in which a value is undefined (R² of
   equal rewards, AUROC without wins of both) are left out of its interval.
   """
-  regrets = contributions.regret_at_budgets(split, curves)
+  regrets = contributions.regret_at_budgets(
+    split, curves, split.cost_M[split.best_arm]
+  )
   regrets |= {
     (policy, _AREA): area_N
     for policy, area_N in contributions.areas(split, curves).items()

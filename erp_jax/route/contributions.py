@@ -13,10 +13,14 @@ from erp_jax.route import split as split_lib
 
 
 def regret_at_budgets(
-  split: split_lib.Split, curves: Mapping[str, curve_lib.Curve]
+  split: split_lib.Split,
+  curves: Mapping[str, curve_lib.Curve],
+  reference: float,
 ) -> dict[tuple[str, str], np.ndarray]:
-  """regret_N of the complete prompts by (policy, budget), where feasible."""
-  reference = split.cost_M[split.best_arm]
+  """regret_N of the complete prompts by (policy, budget), where feasible.
+
+  Budgets are shares of the cost `reference`: the best single arm's.
+  """
   return {
     (policy, key): regret(split, curve.share(budget * reference))
     for policy, curve in curves.items()
