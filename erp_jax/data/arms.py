@@ -1,9 +1,17 @@
 """Arms: what a prompt can be routed to."""
 
 import dataclasses
+import math
 
 from erp_jax.core import errors, store
 
+# What an arm's cost is made of; none of it touches what is sampled.
+PRICES = (
+  'nominal_b',
+  'active_b',
+  'usd_per_mtok_prompt',
+  'usd_per_mtok_response',
+)
 THINKING = ('default', 'off', 'on')
 
 
@@ -16,6 +24,12 @@ class Arm:
   # Billions of parameters for the cost, as in the model's name; 0 takes the
   # exact count. (Exact counts reverse the cheap end of the paper's pool.)
   nominal_b: float = 0.0
+  # Billions of parameters that one token uses, of a mixture of experts; for
+  # costs of kind 'active', where 0 takes all of them.
+  active_b: float = 0.0
+  # Dollars per million tokens, read and written; for costs of kind 'usd'.
+  usd_per_mtok_prompt: float = 0.0
+  usd_per_mtok_response: float = 0.0
   # Qwen3's switch, for chat templates that read `enable_thinking`: 'off' or
   # 'on'; 'default' leaves the variable out.
   thinking: str = 'default'
@@ -25,10 +39,11 @@ class Arm:
       raise errors.UserError(
         'an arm needs arms.NAME.model: a hub id, a folder, or package:NAME.'
       )
-    if self.nominal_b < 0:
-      raise errors.UserError(
-        f'arms.NAME.nominal_b must be >= 0, got {self.nominal_b}.'
-      )
+    for name in PRICES:
+      if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+        raise errors.UserError(
+          f'arms.NAME.{name} must be >= 0, got {getattr(self, name)}.'
+        )
     if self.thinking not in THINKING:
       raise errors.UserError(
         f'arms.NAME.thinking is {self.thinking!r}, but must be one of '

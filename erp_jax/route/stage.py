@@ -41,18 +41,8 @@ def run(
   The probes must be fitted on these prompts. A changed list of arms makes it
   anew: it is cheap.
   """
-  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
   for reward in rewards:
-    for arm in arms:
-      store.check_made_with(
-        workdir.path / 'probes' / reward / arm,
-        {
-          'prompts': prompts_lib.digest(prompts),
-          'fit': config.as_plain(fit_cfg),
-          'rewards': digest(rewards_lib.folder(reward, arm)),
-          'embeddings': digest(encoder),
-        },
-      )
+    check_probes(workdir, reward, arms, prompts, encoder, fit_cfg)
     artifact = _artifact(
       workdir, reward, arms, encoder, made_with(prompts, fit_cfg, cfg)
     )
@@ -67,7 +57,7 @@ def run(
       ridge.predict(probe, emb_NE),
     )
     files = results.files(
-      _outcomes(workdir, reward, arms, prompts, cfg),
+      read_outcomes(workdir, reward, arms, prompts, cfg.cost),
       costs.UNITS[cfg.cost.kind],
       [result],
       cfg.bootstrap,
@@ -76,6 +66,28 @@ def run(
       for name, data in files.items():
         writer.write_file(name, data)
       writer.finish()
+
+
+def check_probes(
+  workdir: workdir_lib.Workdir,
+  reward: str,
+  arms: Iterable[str],
+  prompts: Sequence[prompts_lib.Prompt],
+  encoder: str,
+  fit_cfg: fit_stage.FitConfig,
+) -> None:
+  """UserError unless the run's probes are of these prompts and this config."""
+  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
+  for arm in arms:
+    store.check_made_with(
+      workdir.path / 'probes' / reward / arm,
+      {
+        'prompts': prompts_lib.digest(prompts),
+        'fit': config.as_plain(fit_cfg),
+        'rewards': digest(rewards_lib.folder(reward, arm)),
+        'embeddings': digest(encoder),
+      },
+    )
 
 
 def made_with(
@@ -100,7 +112,7 @@ def _artifact(workdir, reward, arms, encoder, made) -> store.Artifact:
     'embeddings': digest(encoder),
     'arms': {
       name: {
-        'nominal_b': arm.nominal_b,
+        **{price: getattr(arm, price) for price in arms_lib.PRICES},
         'responses': digest(f'responses/{name}'),
         'rewards': digest(rewards_lib.folder(reward, name)),
         'probe': digest(f'probes/{reward}/{name}'),
@@ -111,14 +123,19 @@ def _artifact(workdir, reward, arms, encoder, made) -> store.Artifact:
   return workdir.artifact(f'routes/{reward}', identity, replaceable=True)
 
 
-def _outcomes(workdir, reward, arms, prompts, cfg) -> outcomes.Outcomes:
+def read_outcomes(
+  workdir: workdir_lib.Workdir,
+  reward: str,
+  arms: Mapping[str, arms_lib.Arm],
+  prompts: Sequence[prompts_lib.Prompt],
+  cfg: costs.CostConfig,
+) -> outcomes.Outcomes:
   """The run's own rewards and costs, as a table of recorded outcomes."""
   names = tuple(arms)
   prompt_ids = tuple(p.id for p in prompts)
   target = rewards_lib.read(workdir.path, reward, names, prompt_ids)
-  nominal_b = [arm.nominal_b for arm in arms.values()]
-  cost_NM = costs.read(workdir.path, names, nominal_b, prompt_ids, cfg.cost)
-  fixed = cfg.cost.kind == costs.PARAMS
+  cost_NM = costs.read(workdir.path, arms, prompt_ids, cfg)
+  fixed = cfg.kind not in costs.PER_ANSWER
   return outcomes.Outcomes(
     prompt_ids=prompt_ids,
     prompts=tuple(p.prompt for p in prompts),

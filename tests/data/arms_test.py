@@ -38,7 +38,12 @@ def test_the_switch_for_thinking_changes_nothing_at_its_default():
 
 @pytest.mark.parametrize(
   'fields',
-  [{}, {'model': 'm', 'nominal_b': -1.0}, {'model': 'm', 'thinking': 'no'}],
+  [
+    {},
+    {'model': 'm', 'nominal_b': -1.0},
+    {'model': 'm', 'usd_per_mtok_prompt': float('inf')},
+    {'model': 'm', 'thinking': 'no'},
+  ],
 )
 def test_mistakes(fields):
   with pytest.raises(errors.UserError, match=r'arms\.NAME\.'):

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 
 from erp_jax.core import errors, store
+from erp_jax.data import arms
 from erp_jax.route import costs
 
 _TOKENS = {
@@ -31,9 +32,11 @@ def run(tmp_path):
   return epath.Path(tmp_path)
 
 
-def _read(run, nominal_b=(0.0, 0.0), **kwargs):
+def _read(run, b=None, **kwargs):
+  """Costs; `b` are fields of arm b."""
   cfg = costs.CostConfig(**kwargs)
-  return costs.read(run, ('a', 'b'), nominal_b, ('q', 'p'), cfg)
+  pool = {'a': arms.Arm(model='m'), 'b': arms.Arm(model='m', **(b or {}))}
+  return costs.read(run, pool, ('q', 'p'), cfg)
 
 
 def test_parameters_alone_are_the_default(run):
@@ -41,7 +44,31 @@ def test_parameters_alone_are_the_default(run):
 
 
 def test_a_nominal_size_replaces_the_exact_count(run):
-  np.testing.assert_allclose(_read(run, (0.0, 7.0)), [[0.5, 7.0], [0.5, 7.0]])
+  np.testing.assert_allclose(_read(run, {'nominal_b': 7.0})[0], [0.5, 7.0])
+
+
+def test_the_exact_count_can_be_asked_for(run):
+  cost_NM = _read(run, {'nominal_b': 7.0}, kind=costs.EXACT)
+  np.testing.assert_allclose(cost_NM, [[0.5, 2.0], [0.5, 2.0]])
+
+
+def test_experts_can_cost_what_a_token_uses(run):
+  pool = {'nominal_b': 235.0, 'active_b': 22.0}
+  np.testing.assert_allclose(_read(run, pool, kind=costs.ACTIVE)[0], [0.5, 22])
+
+
+def test_prices_times_tokens(run):
+  prices = {'usd_per_mtok_prompt': 3.0, 'usd_per_mtok_response': 15.0}
+  pool = {'b': arms.Arm(model='m', **prices)}
+  cost_NM = costs.read(run, pool, ('q', 'p'), costs.CostConfig(kind=costs.USD))
+  # Means over two answers of tokens read and written, by hand.
+  expected = [(50 * 3 + 4 * 15) / 1e6, (40 * 3 + 7 * 15) / 1e6]
+  np.testing.assert_allclose(cost_NM[:, 0], expected)
+
+
+def test_dollars_need_prices(run):
+  with pytest.raises(errors.UserError, match="arm 'a' has no prices"):
+    _read(run, kind=costs.USD)
 
 
 @pytest.mark.parametrize('weight', [0.0, 0.25, 1.0])
