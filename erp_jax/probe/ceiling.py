@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from erp_jax.core import resample
-from erp_jax.probe import targets
+from erp_jax.probe import scores, targets
 
 _LOWEST = 0.05  # PAPER.md 8: below it R² / ceiling is noise over noise.
 
@@ -107,35 +107,18 @@ def noise_ceilings(
       paired with that of R². Draws of equal targets are left out.
   """
   present_NM = np.isfinite(mean_NM)
+  value_QM = noise_ceiling_draws(mean_NM, noise_NM, counts)
   num_M = present_NM.sum(axis=0)
-  centre_M = np.where(present_NM, mean_NM, 0.0).sum(axis=0) / np.maximum(
-    num_M, 1
-  )
-  spread_NM = np.where(present_NM, mean_NM - centre_M, 0.0)
-  columns = (
-    present_NM.astype(np.float64),
-    spread_NM,
-    spread_NM**2,
-    np.where(present_NM, noise_NM, 0.0),
-  )
-  value_M = _ceiling(np.stack([column.sum(axis=0) for column in columns]))
-  # A NaN noise makes its whole column of draws NaN, which has a reason anyway.
-  values = np.concatenate(columns, axis=1)
-  draws = [
-    _ceiling((counts_QN @ values).reshape(len(counts_QN), 4, -1).swapaxes(0, 1))
-    for counts_QN in counts
-  ]
-  value_QM = np.concatenate([np.empty((0, len(num_M))), *draws])
   result = []
   for m in range(len(num_M)):
     rows_N = present_NM[:, m]
     reason = _reason(mean_NM[rows_N, m], noise_NM[rows_N, m])
     lo, hi = (
-      (np.nan, np.nan) if reason else resample.percentiles(value_QM[:, m])
+      (np.nan, np.nan) if reason else resample.percentiles(value_QM[1:, m])
     )
     result.append(
       Ceiling(
-        value=np.nan if reason else float(value_M[m]),
+        value=np.nan if reason else float(value_QM[0, m]),
         lo=lo,
         hi=hi,
         num_prompts=int(num_M[m]),
@@ -146,13 +129,18 @@ def noise_ceilings(
   return result
 
 
-def _ceiling(sums: np.ndarray) -> np.ndarray:
-  """From the sums of the four columns, first axis; NaN where undefined."""
-  num, first, second, noise = sums
-  with np.errstate(divide='ignore', invalid='ignore'):
-    spread = second - first**2 / num
-    # Equal targets leave rounding, not a variance.
-    return 1 - noise / np.where(spread > 1e-12 * second, spread, np.nan)
+def noise_ceiling_draws(
+  mean_NM: np.ndarray,
+  noise_NM: np.ndarray,
+  counts: Iterable[np.ndarray] = (),
+) -> np.ndarray:
+  """value_QM of `noise_ceilings`: of the prompts themselves, then of the draws.
+
+  NaN where undefined.
+  """
+  # A prediction that is off by the noise's standard deviation has this R².
+  moments, _ = scores.draw_moments(mean_NM, mean_NM + np.sqrt(noise_NM), counts)
+  return moments.r2()
 
 
 def _reason(mean_N: np.ndarray, noise_N: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from erp_jax.probe import scores
 from erp_jax.route import curve as curve_lib
 from erp_jax.route import evaluate
 from erp_jax.route import split as split_lib
@@ -57,33 +58,21 @@ def regret(split: split_lib.Split, share_NM: np.ndarray) -> np.ndarray:
 def r2_columns(
   split: split_lib.Split,
 ) -> tuple[np.ndarray, list[tuple[str, str | None]]]:
-  """Per R²: count, sum, sum of squares and squared errors, as 4 columns.
+  """Columns of `scores.moment_columns`, and what each R² is of.
 
-  And their (model, category), None for the aggregate.
+  That is a (model, category), None for the aggregate.
   """
   rows = {None: np.arange(len(split.category_N))}
   rows |= split_lib.category_rows(split.category_N)
-  columns, names = [], []
-  for m, name in enumerate(split.models):
-    for category, r in rows.items():
-      r = r[np.isfinite(split.reward_NM[r, m])]
-      part = np.zeros((len(split.category_N), 4))
-      if len(r):
-        reward_N = split.reward_NM[r, m]
-        centred_N = reward_N - reward_N.mean()  # Digits; R² does not change.
-        part[r, 0] = 1
-        part[r, 1] = centred_N
-        part[r, 2] = centred_N**2
-        part[r, 3] = (reward_N - split.prediction_NM[r, m]) ** 2
-      columns.append(part)
-      names.append((name, category))
-  return np.concatenate(columns, axis=1), names
+  names = [(name, category) for name in split.models for category in rows]
+  reward_NS = np.full((len(split.category_N), len(names)), np.nan)
+  for s, (name, category) in enumerate(names):
+    m = split.models.index(name)
+    reward_NS[rows[category], s] = split.reward_NM[rows[category], m]
+  prediction_NS = np.repeat(split.prediction_NM, len(rows), axis=1)
+  return scores.moment_columns(reward_NS, prediction_NS)[0], names
 
 
 def r2(sums_QS: np.ndarray) -> np.ndarray:
   """R² of each draw from its sums of `r2_columns`; NaN where undefined."""
-  count, first, second, error = (sums_QS[:, i::4] for i in range(4))
-  with np.errstate(divide='ignore', invalid='ignore'):
-    spread = second - first**2 / count
-    # Equal rewards leave rounding, not a variance.
-    return 1 - error / np.where(spread > 1e-12 * second, spread, np.nan)
+  return scores.Moments.of_sums(sums_QS).r2()
