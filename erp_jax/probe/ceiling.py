@@ -52,6 +52,7 @@ class Ceiling:
     num_prompts: rows that have a mean: those of the R² beside it.
     num_pooled: of these, rows with one sample (see Cells).
     reason: why it is not available; empty if it is.
+    draw_Q: its value in each draw.
   """
 
   value: float
@@ -60,6 +61,9 @@ class Ceiling:
   num_prompts: int
   num_pooled: int
   reason: str = ''
+  draw_Q: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.empty(0), repr=False, compare=False
+  )
 
   @property
   def can_divide(self) -> bool:
@@ -92,6 +96,7 @@ def noise_ceilings(
   noise_NM: np.ndarray,
   pooled_NM: np.ndarray,
   counts: Iterable[np.ndarray] = (),
+  baseline: scores.Baseline = scores.own_mean,
 ) -> list[Ceiling]:
   """1 - mean(noise) / Var(mean) of each column, over rows with a mean.
 
@@ -105,9 +110,14 @@ def noise_ceilings(
     counts: counts_QN, how often each bootstrap draw has each prompt, some draws
       at a time, as `resample.draw_counts` makes them: so an interval is
       paired with that of R². Draws of equal targets are left out.
+    baseline: what the variance is about, as of the R² beside it.
   """
   present_NM = np.isfinite(mean_NM)
-  value_QM = noise_ceiling_draws(mean_NM, noise_NM, counts)
+  # A prediction that is off by the noise's standard deviation has this R².
+  moments, centre_M = scores.draw_moments(
+    mean_NM, mean_NM + np.sqrt(noise_NM), counts
+  )
+  value_QM = moments.r2(baseline(moments, centre_M))
   num_M = present_NM.sum(axis=0)
   result = []
   for m in range(len(num_M)):
@@ -124,30 +134,15 @@ def noise_ceilings(
         num_prompts=int(num_M[m]),
         num_pooled=int((pooled_NM[:, m] & rows_N).sum()),
         reason=reason,
+        draw_Q=value_QM[1:, m],
       )
     )
   return result
 
 
-def noise_ceiling_draws(
-  mean_NM: np.ndarray,
-  noise_NM: np.ndarray,
-  counts: Iterable[np.ndarray] = (),
-) -> np.ndarray:
-  """value_QM of `noise_ceilings`: of the prompts themselves, then of the draws.
-
-  NaN where undefined.
-  """
-  # A prediction that is off by the noise's standard deviation has this R².
-  moments, _ = scores.draw_moments(mean_NM, mean_NM + np.sqrt(noise_NM), counts)
-  return moments.r2()
-
-
 def _reason(mean_N: np.ndarray, noise_N: np.ndarray) -> str:
-  if len(mean_N) < 2:
-    return f'{len(mean_N)} prompts have a reward, a variance needs 2'
-  if mean_N.min() == mean_N.max():
-    return 'all mean rewards are equal'
+  if reason := scores.undefined(mean_N):
+    return reason
   if not np.isfinite(noise_N).all():
     return 'K = 1: one sample says nothing about the noise'
   return ''

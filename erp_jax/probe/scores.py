@@ -1,7 +1,7 @@
 """How good predictions are: R² and AUROC. NaN says undefined, never 0."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,20 @@ def r2(reward_N: np.ndarray, prediction_N: np.ndarray) -> float:
   """
   known_N = np.isfinite(reward_N)
   reward_N, prediction_N = reward_N[known_N], prediction_N[known_N]
-  if len(reward_N) < 2 or reward_N.min() == reward_N.max():
+  if undefined(reward_N):
     return float('nan')
   error_N = reward_N - prediction_N
   spread_N = reward_N - reward_N.mean()
   return float(1 - np.sum(error_N**2) / np.sum(spread_N**2))
+
+
+def undefined(reward_N: np.ndarray) -> str:
+  """Why R² of these rewards, all known, is undefined; empty if it is not."""
+  if len(reward_N) < 2:
+    return f'{len(reward_N)} prompts have a reward, a variance needs 2'
+  if reward_N.min() == reward_N.max():
+    return 'all mean rewards are equal'
+  return ''
 
 
 class Moments(NamedTuple):
@@ -62,6 +71,15 @@ class Moments(NamedTuple):
   def r2(self, baseline_QM: np.ndarray | None = None) -> np.ndarray:
     """1 - squared errors / spread; NaN where undefined."""
     return 1 - self.error / self.spread(baseline_QM)
+
+
+# baseline_QM of moments and the columns' constants; None: each one's own mean.
+Baseline = Callable[[Moments, np.ndarray], np.ndarray | None]
+
+
+def own_mean(moments: Moments, centre_M: np.ndarray) -> None:
+  """The baseline of `r2`: the mean of the same rewards."""
+  del moments, centre_M
 
 
 def moment_columns(
