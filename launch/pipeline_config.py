@@ -11,6 +11,7 @@ from erp_jax.embed import embedder
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import stage as fit_stage
 from erp_jax.route import replay as replay_lib
+from erp_jax.route import simulation
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards as rewards_lib
@@ -63,6 +64,13 @@ class Replay(replay_lib.ReplayConfig):
   def __post_init__(self):
     super().__post_init__()
     _check_embedding(self.embed, self.ridge)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Simulate(simulation.SimulateConfig):
+  """The config of a simulation: --config.simulation.k and so on."""
+
+  runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
 
 
 def _check_embedding(

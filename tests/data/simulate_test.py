@@ -340,3 +340,27 @@ def test_the_config_takes_overrides():
     built.rewards['oasst']
     == simulate_config.SimulationConfig().rewards['oasst']
   )
+
+
+def test_mixed_functions_keep_their_variance():
+  """Exactly, in every population, whatever the directions of what is mixed."""
+  part = simulate_config.Part
+  cfg = _config(
+    agreement=0.5,
+    arm=0.0,
+    prompt=part(variance=0.0),
+    interaction=part(variance=3.0, category=0.4, linear=(1.0,)),
+    signal_exponent=3.0,  # Few directions: they are far from orthogonal.
+    prompts_per_category=6000,
+    width=20,
+  )
+  drawn = simulate.draw(cfg)
+  within_C, middle_C = zip(
+    *(
+      (rows.var(axis=0), rows.mean(axis=0))
+      for rows in np.split(drawn.er_NM('r'), 4)
+    ),
+    strict=True,
+  )
+  np.testing.assert_allclose(np.mean(within_C, axis=0), 3.0 * 0.6, rtol=0.03)
+  np.testing.assert_allclose(np.var(middle_C, axis=0), 3.0 * 0.4, rtol=0.06)

@@ -26,6 +26,7 @@ _OWN_FLAGS = {
 }
 _CLASSES = {
   'replay': pipeline_config.Replay,
+  'simulate': pipeline_config.Simulate,
   'train_reward': train_stage.TrainRewardConfig,
 }
 _CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
@@ -34,7 +35,7 @@ _CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
 def test_there_are_the_expected_binaries():
   assert set(_BINARIES) >= {
     *('sample', 'score', 'embed', 'fit', 'route', 'replay', 'report'),
-    *('pipeline', 'convert', 'train_reward'),
+    *('pipeline', 'convert', 'train_reward', 'simulate'),
   }
 
 

@@ -1,0 +1,141 @@
+"""The terminal's tables of a simulation: how many prompts and samples."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich import table as rich_table
+from rich import text as rich_text
+
+from erp_jax.report import words
+from erp_jax.route import evaluate
+
+_CRITERIA = {
+  'regret': 'least regret',
+  'r2': 'highest R²',
+  'contrast_r2': '… of contrasts',
+}
+
+
+def tables(metrics: Mapping[str, Any]) -> list[rich_table.Table]:
+  """For every reward model: the grid, what routing saves, the best cells.
+
+  `metrics` are those of `route.simulation.run`.
+  """
+  counts = metrics['counts']
+  over = (
+    f'mean of {counts["training_sets"]} simulated training sets on '
+    f'{words.count(counts["test_prompts"])} simulated test prompts; in '
+    'brackets the standard error in the last digits'
+  )
+  shown: list[rich_table.Table] = []
+  for name, found in metrics['rewards'].items():
+    shown += [_grid(name, found, over), _saved(name, found, over)]
+    if found['best']:
+      shown.append(_best(name, found, over))
+  return shown
+
+
+def uncertain(mean: float | None, se: float | None, digits: int = 3) -> str:
+  """'0.412(13)' for a mean of .412 with a standard error of .013.
+
+  A dash for what is undefined, no bracket where the error is unknown.
+  """
+  if mean is None:
+    return words.DASH
+  if se is None:
+    return words.number(mean, digits)
+  return f'{words.number(mean, digits)}({round(se * 10**digits)})'
+
+
+def _table(title: str, *head: str) -> rich_table.Table:
+  table = rich_table.Table(
+    title=rich_text.Text(title),
+    title_justify='left',
+    box=box.SIMPLE_HEAD,
+    collapse_padding=True,  # Eight columns in 80 characters.
+    pad_edge=False,
+  )
+  for name in head:
+    table.add_column(name, justify='right')
+  return table
+
+
+def _leaf(leaf: Mapping[str, float | None]) -> str:
+  return uncertain(leaf['mean'], leaf['se'])
+
+
+def _grid(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
+  table = _table(
+    f'Simulated {name}: R², R² of contrasts, and true regret of ERP at budgets '
+    f'(lower is better); {over}.',
+    *('N × K', 'R²', 'contrasts'),
+    *map(words.budget, evaluate.BUDGETS),
+  )
+  for cell in found['cells']:
+    table.add_row(
+      _product(cell['prompts'], cell['samples']),
+      *(_leaf(cell['r2']), _leaf(cell['contrast_r2'])),
+      *(_leaf(cell['regret']['erp'][b]) for b in evaluate.BUDGETS),
+    )
+  table.add_section()
+  last = found['cells'][-1]['regret']['static_mixture']
+  table.add_row(*('mix', '', ''), *(_leaf(last[b]) for b in evaluate.BUDGETS))
+  table.add_row(
+    *('oracle', '', ''),
+    *(uncertain(found['oracle_regret'][b], None) for b in evaluate.BUDGETS),
+  )
+  table.caption = rich_text.Text(
+    'mix: the static mixture, fitted in the last cell above; oracle: knows '
+    'every prompt’s simulated expected rewards.'
+  )
+  table.caption_justify = 'left'
+  return table
+
+
+def _saved(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
+  table = _table(
+    f'Simulated {name}: true regret that ERP saves against the static mixture '
+    f'of the same training data; {over}.',
+    *('N × K', *map(words.budget, evaluate.BUDGETS), 'no limit'),
+  )
+  for cell in found['cells']:
+    table.add_row(
+      _product(cell['prompts'], cell['samples']),
+      *map(_leaf, cell['saved'].values()),
+    )
+  return table
+
+
+def _best(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
+  table = _table(
+    f'Simulated {name}: the best N × K for a fixed number of samples; regret '
+    f'is the mean over the budgets; lead: over the second best; {over}.',
+    *('samples', 'by', 'N × K', 'value', 'second', 'lead'),
+  )
+  for total, best in found['best'].items():
+    for by, row in best.items():
+      table.add_row(
+        words.count(int(total)) if by == 'regret' else '',
+        _CRITERIA[by],
+        _product(row['prompts'], row['samples']),
+        _leaf(row),
+        _product(*row['runner_up']),
+        uncertain(row['lead'], row['lead_se'])
+        + ('' if _is_sure(row) else ' ?'),
+      )
+  table.caption = rich_text.Text('?: less than two standard errors.')
+  table.caption_justify = 'left'
+  return table
+
+
+def _is_sure(row: Mapping[str, Any]) -> bool:
+  lead, se = (
+    math.nan if row[key] is None else row[key] for key in ('lead', 'lead_se')
+  )
+  return lead > 2 * se
+
+
+def _product(num_prompts: int, num_samples: int) -> str:
+  return f'{words.count(num_prompts)} × {num_samples}'
