@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import figure as figure_lib
@@ -62,56 +63,73 @@ def stamp(figure: figure_lib.Figure, text: str) -> None:
     )
 
 
+class Points(NamedTuple):
+  """Prompts of one panel: their predicted and actual rewards, and categories."""
+
+  predicted_N: np.ndarray
+  actual_N: np.ndarray
+  category_N: np.ndarray
+
+
 def predicted(evaluation: evaluation_lib.Evaluation) -> figure_lib.Figure:
   """Predicted against actual reward of the test prompts, a panel per arm."""
   table = evaluation.predictions
-  models = evaluation.models
-  columns = 2 if len(models) == 4 else min(len(models), 3)
-  rows = -(-len(models) // columns)
+  valid = (table['split'] == 'test') & np.isfinite(table['reward'])
+  panels = {}
+  for model in evaluation.models:
+    rows = valid & (table['arm'] == model)
+    panels[evaluation.names[model]] = Points(
+      table['prediction'][rows], table['reward'][rows], table['category'][rows]
+    )
+  return scatter(panels, evaluation.categories)
+
+
+def scatter(
+  panels: Mapping[str, Points], categories: Sequence[str]
+) -> figure_lib.Figure:
+  """Predicted against actual rewards: a panel each, a colour per category."""
+  columns = 2 if len(panels) == 4 else min(len(panels), 3)
+  rows = -(-len(panels) // columns)
   figure = new(WIDTH, 0.9 + 2.9 * rows)
   grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-  valid = (table['split'] == 'test') & np.isfinite(table['reward'])
   handles = {}
-  for i, (axes, model) in enumerate(zip(grid.flat, models, strict=False)):
-    of_model = valid & (table['arm'] == model)
-    for c, category in enumerate(evaluation.categories):
-      rows_of = of_model & (table['category'] == category)
+  for i, (axes, title) in enumerate(zip(grid.flat, panels, strict=False)):
+    points = panels[title]
+    for c, category in enumerate(categories):
+      of_category = points.category_N == category
       (handles[category],) = axes.plot(
-        table['prediction'][rows_of],
-        table['reward'][rows_of],
+        points.predicted_N[of_category],
+        points.actual_N[of_category],
         linestyle='none',
         marker=MARKERS[c // len(CYCLE) % len(MARKERS)],
         color=CYCLE[c % len(CYCLE)],
         markeredgewidth=0,
         markersize=4.5,
-        alpha=0.6 if of_model.sum() < 300 else 0.25,
+        alpha=0.6 if len(of_category) < 300 else 0.25,
       )
-    groups = _group_means(
-      table['prediction'][of_model], table['reward'][of_model]
-    )
     (handles['mean of a group of like predictions'],) = axes.plot(
-      *groups,
+      *_group_means(points.predicted_N, points.actual_N),
       'o',
       markerfacecolor='white',
       markeredgecolor=BLACK,
       markersize=6,
     )
     axes.axline((0, 0), slope=1, color=GREY, linestyle='--', linewidth=1)
-    axes.set_title(evaluation.names[model], fontsize=10)
-    first, last = i % columns == 0, i + columns >= len(models)
+    axes.set_title(title, fontsize=10)
+    first, last = i % columns == 0, i + columns >= len(panels)
     plain_axes(
       axes,
       'predicted (reward units)' if last else '',
       'actual (reward units)' if first else '',
     )
     axes.tick_params(labelbottom=last)
-  for axes in grid.flat[len(models) :]:
+  for axes in grid.flat[len(panels) :]:
     axes.set_visible(False)
-  x = table['prediction'][valid]
+  x = np.concatenate([points.predicted_N for points in panels.values()])
+  y = np.concatenate([points.actual_N for points in panels.values()])
   if x.size:
     pad = 0.05 * max(np.ptp(x), 1e-3)
     grid.flat[0].set_xlim(x.min() - pad, x.max() + pad)
-    y = table['reward'][valid]
     pad = 0.05 * max(np.ptp(y), 1e-3)
     grid.flat[0].set_ylim(y.min() - pad, y.max() + pad)
   legend = figure.legend(
