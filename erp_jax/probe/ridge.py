@@ -172,20 +172,22 @@ def predict(probe: Probe, emb_NE: np.ndarray) -> np.ndarray:
   return score_NM
 
 
-def prepare(emb_NE: np.ndarray, embedding: str) -> np.ndarray:
+def prepare(
+  emb_NE: np.ndarray, embedding: str, prompt_ids: Sequence[str] = ()
+) -> np.ndarray:
   """float64 embeddings, rows scaled to length 1 for 'unit'.
 
-  Raises UserError that names the rows which are not finite, or are zero and
-  can't be scaled.
+  Raises UserError that names the rows, by id if there are any, which are not
+  finite, or are zero and can't be scaled.
   """
   emb_NE = np.ascontiguousarray(emb_NE, np.float64)
   if emb_NE.ndim != 2:
     raise ValueError(f'embeddings must be [N, E], got {emb_NE.shape}.')
-  _refuse(~np.isfinite(emb_NE).all(axis=1), 'not finite')
+  _refuse(~np.isfinite(emb_NE).all(axis=1), 'not finite', prompt_ids)
   if embedding == 'raw':
     return emb_NE
   norm_N = np.sqrt((emb_NE * emb_NE).sum(axis=1))
-  _refuse(norm_N == 0, 'zero, and cannot be scaled to unit length')
+  _refuse(norm_N == 0, 'zero, and cannot be scaled to unit length', prompt_ids)
   return emb_NE / norm_N[:, None]
 
 
@@ -215,13 +217,51 @@ def patterns(present_NM: np.ndarray) -> list[tuple[np.ndarray, list[int]]]:
   return [(present_NM[:, group[0]], group) for group in columns.values()]
 
 
-def _refuse(bad_N: np.ndarray, what: str) -> None:
+def one_minus_leverage(
+  x_NE: np.ndarray, penalty_A: np.ndarray, intercept: bool
+) -> np.ndarray:
+  """slack_NA: 1 - hat diagonal of these prepared rows at each penalty.
+
+  Penalties are on the sum of squares. A new prompt at the place of row n has
+  leverage 1 / slack - 1 in the fit to the others.
+  """
+  factor = _factorise(x_NE, np.ones(len(x_NE)), intercept)
+  return _one_minus_leverage(factor, penalty_A, intercept)
+
+
+def leave_one_out(
+  x_NE: np.ndarray,
+  target_NM: np.ndarray,
+  penalty_A: np.ndarray,
+  intercept: bool,
+) -> np.ndarray:
+  """error_ANM: target minus prediction by the fit to the column's other rows.
+
+  At each penalty, on the sum of squares; NaN where the target is missing.
+  `x_NE` is prepared.
+  """
+  error_ANM = np.full((len(penalty_A), *target_NM.shape), np.nan)
+  for present_N, columns in patterns(np.isfinite(target_NM)):
+    num = int(present_N.sum())
+    factor = _factorise(x_NE[present_N], np.ones(num), intercept)
+    slack_NA = _one_minus_leverage(factor, penalty_A, intercept)
+    for m in columns:
+      error_NA = _leave_one_out_errors(
+        *(factor, penalty_A, slack_NA, target_NM[present_N, m], intercept)
+      )
+      error_ANM[:, present_N, m] = error_NA.T
+  return error_ANM
+
+
+def _refuse(bad_N: np.ndarray, what: str, prompt_ids: Sequence[str]) -> None:
   if bad_N.any():
     rows = np.flatnonzero(bad_N)
+    names = [repr(prompt_ids[n]) if prompt_ids else str(n) for n in rows[:10]]
     more = f' and {len(rows) - 10} more' if len(rows) > 10 else ''
+    counted = '' if prompt_ids else ' (counted from 0)'
     raise errors.UserError(
-      f'embeddings of prompts {", ".join(map(str, rows[:10]))}{more} '
-      f'(counted from 0) are {what}; embed them again, or leave them out.'
+      f'embeddings of prompts {", ".join(names)}{more}{counted} are {what}; '
+      'embed them again, or leave them out.'
     )
 
 
@@ -275,14 +315,27 @@ def _leave_one_out_mse(
   target_N: np.ndarray,
   intercept: bool,
 ) -> np.ndarray:
+  error_NA = _leave_one_out_errors(
+    factor, penalty_A, slack_NA, target_N, intercept
+  )
+  return np.sum(error_NA**2, axis=0) / np.sum(factor.root_N**2)
+
+
+def _leave_one_out_errors(
+  factor: _Factor,
+  penalty_A: np.ndarray,
+  slack_NA: np.ndarray,
+  target_N: np.ndarray,
+  intercept: bool,
+) -> np.ndarray:
+  """error_NA, times root_N."""
   _, centred_N = _centre(factor, target_N, intercept)
   shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
   projected = factor.basis.T @ centred_N
   resid_NA = centred_N[:, None] - factor.basis @ (
     projected[:, None] * shrink_EA
   )
-  square_A = np.sum((resid_NA / slack_NA) ** 2, axis=0)
-  return square_A / np.sum(factor.root_N**2)
+  return resid_NA / slack_NA
 
 
 def _solve(

@@ -1,6 +1,7 @@
 """The router's arithmetic: embeddings in, arms out, with NumPy alone."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -8,7 +9,12 @@ import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.probe import ridge
-from erp_jax.route import path
+from erp_jax.route import feature_map, ladder, path
+from erp_jax.route import posterior as posterior_lib
+
+ERP, ERP_LOO = 'erp', 'erp_loo'
+FLAG, STATIC_MIXTURE = 'flag', 'static_mixture'
+MAX_POINTS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,34 +22,95 @@ class Decision:
   """What a policy decided for N prompts.
 
   Attributes:
+    arms: names of the M arms.
     choice_N: index of the arm.
     cost_N: that arm's mean cost.
     reward_NM: predicted expected reward of every arm.
+    std_NM: standard deviation of that prediction, about the expected reward
+      (Posterior).
+    win_NM: chance that each arm has the highest expected reward, taking the
+      predictions for independent Gaussians. Cost plays no part in it.
+    ood_N: whether the prompt is unlike those that the policy was fitted on.
   """
 
+  arms: tuple[str, ...]
   choice_N: np.ndarray
   cost_N: np.ndarray
   reward_NM: np.ndarray
+  std_NM: np.ndarray
+  win_NM: np.ndarray
+  ood_N: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.choice_N)
+
+  @property
+  def arm_N(self) -> list[str]:
+    """Name of each prompt's arm."""
+    return [self.arms[m] for m in self.choice_N]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """A linear function of features of the embedding, and how sure it is."""
+
+  features: feature_map.FeatureMap
+  theta_EM: np.ndarray
+  posterior: posterior_lib.Posterior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Policy:
-  """ERP (4.4) with what a budget needs.
+  """Decisions by argmax of prediction - λ cost (4.4), with what budgets need.
+
+  A prediction is bias_M plus all parts. Its standard deviation is the sum of
+  the parts': all are fitted to the same rewards, so that their errors may well
+  be the same.
 
   Attributes:
+    name: of the policy: ERP, ERP_LOO, …
     arms: names.
-    probe: one column per arm.
     cost_M: mean cost of each arm.
-    best_arm: index of the best single arm, whose cost is budget 1.
-    lam_P, cost_P: the λ path of the prompts that it was calibrated on.
+    mean_M: mean training reward of each arm, which the best single arm and the
+      static mixture go by.
+    bias_M, parts: the prediction. The first part's leverage says which prompts
+      are out of distribution.
+    ladder: the λ path of the prompts that budgets are set on.
+    out_of_distribution: FLAG only says so; STATIC_MIXTURE also routes such a
+      prompt by mean_M, as if it had not been read, within the same budget.
   """
 
+  name: str
   arms: tuple[str, ...]
-  probe: ridge.Probe
   cost_M: np.ndarray
-  best_arm: int
-  lam_P: np.ndarray
-  cost_P: np.ndarray
+  mean_M: np.ndarray
+  bias_M: np.ndarray
+  parts: tuple[Part, ...]
+  ladder: ladder.Ladder
+  out_of_distribution: str = FLAG
+
+  def __post_init__(self):
+    _check_costs(self.arms, self.cost_M)
+    if self.out_of_distribution not in (FLAG, STATIC_MIXTURE):
+      raise errors.UserError(
+        f'out_of_distribution is {self.out_of_distribution!r}; allowed: '
+        f'{FLAG}, {STATIC_MIXTURE}.'
+      )
+    shape_M = self.cost_M.shape
+    for part in self.parts:
+      shape_EM = (part.features.num_features, *shape_M)
+      if part.theta_EM.shape != shape_EM:
+        raise ValueError(f'theta is {part.theta_EM.shape}, not {shape_EM}.')
+
+  @functools.cached_property
+  def best_arm(self) -> int:
+    """Index of the best single arm, whose cost is budget 1."""
+    return best_single(self.mean_M, self.cost_M)
+
+  @functools.cached_property
+  def static(self) -> ladder.Ladder:
+    """The hull of single arms by training mean: prices without a prompt."""
+    return ladder.build(self.mean_M[None], self.cost_M, len(self.arms))
 
   def decide(
     self,
@@ -56,7 +123,7 @@ class Policy:
     """Arms for prompts, at a price or within a budget: give exactly one.
 
     Args:
-      emb_NE: embeddings, from the encoder that the probe was fitted on.
+      emb_NE: embeddings, from the encoder that the policy was fitted on.
       budget: ceiling on the mean cost, as a share of the best single arm's.
         It is kept in expectation on prompts like those calibrated on.
       lam: price of a unit of cost, in reward.
@@ -64,61 +131,148 @@ class Policy:
         from the hash of the prompt's id; without ids, of its embedding.
 
     Raises UserError for an infeasible budget, a negative price, and embeddings
-    that are not finite or of another width.
+    that are not finite (with their ids) or of another width.
     """
+    self.check(budget=budget, lam=lam)
+    emb_NE = np.asarray(emb_NE)
+    if prompt_ids and len(prompt_ids) != len(emb_NE):
+      raise ValueError(
+        f'{len(prompt_ids)} prompt ids, {len(emb_NE)} embeddings.'
+      )
+    reward_NM, std_NM, ood_N = predict(
+      self.bias_M, self.parts, emb_NE, prompt_ids
+    )
+    if lam is not None:
+      price_N = static_price_N = np.full(len(emb_NE), float(lam))
+    else:
+      limit = budget * self.cost_M[self.best_arm]
+      draw_N = _draws(emb_NE, prompt_ids)
+      price_N = self.ladder.prices(limit, draw_N)
+      static_price_N = self.static.prices(limit, draw_N)
+    choice_N = path.choose(reward_NM, self.cost_M, price_N)
+    if self.out_of_distribution == STATIC_MIXTURE:
+      mean_NM = np.tile(self.mean_M, (len(emb_NE), 1))
+      static_N = path.choose(mean_NM, self.cost_M, static_price_N)
+      choice_N = np.where(ood_N, static_N, choice_N)
+    return Decision(
+      arms=self.arms,
+      choice_N=choice_N,
+      cost_N=self.cost_M[choice_N],
+      reward_NM=reward_NM,
+      std_NM=std_NM,
+      win_NM=posterior_lib.win_probability(reward_NM, std_NM),
+      ood_N=ood_N,
+    )
+
+  def check(
+    self, *, budget: float | None = None, lam: float | None = None
+  ) -> None:
+    """UserError for a budget or price that `decide` refuses."""
     if (budget is None) == (lam is None):
       raise errors.UserError('give either a budget or lam, and not both.')
-    reward_NM = ridge.predict(self.probe, emb_NE)
-    if lam is not None:
-      if not (np.isfinite(lam) and lam >= 0):
-        raise errors.UserError(f'lam is {lam}; give a price of 0 or more.')
-      lam_N = np.full(len(reward_NM), float(lam))
-    else:
-      lam_N = self._budget_lam(budget, np.asarray(emb_NE), prompt_ids)
-    choice_N = path.choose(reward_NM, self.cost_M, lam_N)
-    return Decision(choice_N, self.cost_M[choice_N], reward_NM)
+    if lam is not None and not (np.isfinite(lam) and lam >= 0):
+      raise errors.UserError(f'lam is {lam}; give a price of 0 or more.')
+    if budget is not None:
+      if not (np.isfinite(budget) and budget >= 0):
+        raise errors.UserError(
+          f'the budget is {budget}; give a finite number of 0 or more.'
+        )
+      path.mix_at(self.ladder.cost_P, budget * self.cost_M[self.best_arm])
 
-  def _budget_lam(
-    self, budget: float, emb_NE: np.ndarray, prompt_ids: Sequence[str]
-  ) -> np.ndarray:
-    """The price for each prompt: one of two neighbouring points', by lot."""
-    if not budget >= 0:
-      raise errors.UserError(f'the budget is {budget}; give 0 or more.')
-    mix = path.mix_at(self.cost_P, budget * self.cost_M[self.best_arm])
-    # Decisions hold from one λ up to the next: the middle is out of reach of
-    # rounding. The last point is the cheapest arm, whatever the prediction.
-    lam_P = np.append((self.lam_P[:-1] + self.lam_P[1:]) / 2, np.inf)
-    lam_P[0] = 0.0
-    if not mix.next_frac:
-      return np.full(len(emb_NE), lam_P[mix.point])
-    names = [name.encode() for name in prompt_ids] or [
-      np.ascontiguousarray(row, np.float32).tobytes() for row in emb_NE
-    ]
-    if len(names) != len(emb_NE):
-      raise ValueError(f'{len(names)} prompt ids, {len(emb_NE)} embeddings.')
-    draw_N = np.array([_uniform(name) for name in names])
-    return np.where(
-      draw_N < mix.next_frac, lam_P[mix.point + 1], lam_P[mix.point]
-    )
+
+def predict(
+  bias_M: np.ndarray,
+  parts: Sequence[Part],
+  emb_NE: np.ndarray,
+  prompt_ids: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """reward_NM, std_NM, ood_N; raises UserError as `Policy.decide`."""
+  shape = (len(emb_NE), len(bias_M))
+  reward_NM, std_NM = np.zeros(shape), np.zeros(shape)
+  ood_N = np.zeros(len(emb_NE), bool)
+  for i, part in enumerate(parts):
+    x_NE = part.features.apply(emb_NE, prompt_ids)
+    for m in range(shape[1]):  # An added arm moves no other's last bit.
+      reward_NM[:, m] += x_NE @ np.ascontiguousarray(part.theta_EM[:, m])
+    variance_NM, leverage_N = part.posterior.variance(x_NE)
+    std_NM += np.sqrt(variance_NM)
+    if i == 0:
+      ood_N = leverage_N > part.posterior.limit
+  return reward_NM + bias_M, std_NM, ood_N
+
+
+def ridge_part(
+  probe: ridge.Probe,
+  emb_NE: np.ndarray,
+  reward_NM: np.ndarray,
+  cfg: ridge.RidgeConfig,
+  quantile: float,
+) -> Part:
+  """Part of a fitted probe; its bias_M is the policy's.
+
+  Args:
+    emb_NE, reward_NM, cfg: what the probe was fitted on, and how.
+    quantile: of training leverages, from which on a prompt is out of
+      distribution.
+  """
+  features = feature_map.FeatureMap(
+    width=len(probe.theta_EM), embedding=probe.embedding
+  )
+  penalty_M = probe.beta_M
+  if cfg.loss == 'mean':
+    penalty_M = penalty_M * probe.num_prompts_M
+  return Part(
+    features=features,
+    theta_EM=probe.theta_EM,
+    posterior=posterior_lib.fit(
+      features.apply(emb_NE),
+      reward_NM,
+      ridge.predict(probe, emb_NE),
+      penalty_M,
+      cfg.intercept,
+      quantile,
+    ),
+  )
 
 
 def calibrate(
-  probe: ridge.Probe,
+  *,
+  name: str,
   arms: Sequence[str],
   cost_M: np.ndarray,
-  train_mean_M: np.ndarray,
-  prediction_NM: np.ndarray,
+  mean_M: np.ndarray,
+  bias_M: np.ndarray,
+  parts: Sequence[Part],
+  emb_NE: np.ndarray,
+  max_points: int = MAX_POINTS,
+  out_of_distribution: str = FLAG,
 ) -> Policy:
-  """A policy whose budgets hold on these (unlabelled) prompts' predictions."""
+  """A policy whose budgets hold on these (unlabelled) prompts.
+
+  Arguments are as in Policy, but for `emb_NE`, the prompts, which the parts
+  should not have been fitted on, and `max_points`, the most that the ladder
+  may have. With STATIC_MIXTURE, prompts out of distribution are left out: they
+  keep to the budget by themselves.
+  """
   cost_M = np.asarray(cost_M, np.float64)
-  lam_path = path.trace(prediction_NM, cost_M)
+  _check_costs(arms, cost_M)
+  reward_NM, _, ood_N = predict(bias_M, parts, emb_NE)
+  if out_of_distribution == STATIC_MIXTURE:
+    reward_NM = reward_NM[~ood_N]
+  if not len(reward_NM):
+    raise errors.UserError(
+      f'all {len(emb_NE)} prompts to set budgets on are out of distribution: '
+      f'give others, or set out_of_distribution={FLAG}.'
+    )
   return Policy(
+    name=name,
     arms=tuple(arms),
-    probe=probe,
     cost_M=cost_M,
-    best_arm=best_single(train_mean_M, cost_M),
-    lam_P=lam_path.lam_P,
-    cost_P=lam_path.cost_P,
+    mean_M=np.asarray(mean_M, np.float64),
+    bias_M=bias_M,
+    parts=tuple(parts),
+    ladder=ladder.build(reward_NM, cost_M, max_points),
+    out_of_distribution=out_of_distribution,
   )
 
 
@@ -129,6 +283,18 @@ def best_single(train_mean_M: np.ndarray, cost_M: np.ndarray) -> int:
   )
 
 
-def _uniform(name: bytes) -> float:
-  """A number in [0, 1) that this name always gets."""
-  return int.from_bytes(hashlib.sha256(b'mix\n' + name).digest()[:6]) / 2**48
+def _check_costs(arms: Sequence[str], cost_M: np.ndarray) -> None:
+  for name, cost in zip(arms, cost_M, strict=True):
+    if not (np.isfinite(cost) and cost >= 0):
+      raise errors.UserError(
+        f'the cost of {name} is {cost}; give a finite number of 0 or more.'
+      )
+
+
+def _draws(emb_NE: np.ndarray, prompt_ids: Sequence[str]) -> np.ndarray:
+  """draw_N, uniform in [0, 1): what each prompt always gets."""
+  names = [name.encode(errors='surrogatepass') for name in prompt_ids] or [
+    np.ascontiguousarray(row, np.float32).tobytes() for row in emb_NE
+  ]
+  words = [hashlib.sha256(b'mix\n' + name).digest()[:6] for name in names]
+  return np.array([int.from_bytes(word) for word in words]) / 2**48

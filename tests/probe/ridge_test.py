@@ -237,3 +237,23 @@ def test_weights_are_scikit_learns_and_all_copies_are_left_out_at_once():
       error_NM[n] = reward_NM[n] - model.predict(emb_NE[n : n + 1])[0]
     expected_M = np.average(error_NM**2, axis=0, weights=weight_N)
     np.testing.assert_allclose(probe.loo_mse_AM[a], expected_M)
+
+
+def test_leverages_are_the_hat_diagonal():
+  rng = np.random.default_rng(0)
+  x_NE = rng.normal(size=(30, 5))
+  one_NE = np.column_stack([np.ones(30), x_NE])
+  for intercept, z in ((True, one_NE), (False, x_NE)):
+    diagonal = np.full(z.shape[1], 0.7)
+    diagonal[0] = 0.0 if intercept else 0.7
+    hat = z @ np.linalg.inv(z.T @ z + np.diag(diagonal)) @ z.T
+    slack_NA = ridge.one_minus_leverage(x_NE, np.array([0.7]), intercept)
+    np.testing.assert_allclose(slack_NA[:, 0], 1 - np.diag(hat), rtol=1e-12)
+
+
+def test_bad_embeddings_are_named_by_id():
+  emb_NE = np.array([[1.0, 0.0], [np.inf, 1.0], [0.0, 0.0]])
+  with pytest.raises(errors.UserError, match="prompts 'b' are not finite"):
+    ridge.prepare(emb_NE, 'raw', ['a', 'b', 'c'])
+  with pytest.raises(errors.UserError, match="prompts 'c' are zero"):
+    ridge.prepare(emb_NE[[0, 2]], 'unit', ['a', 'c'])
