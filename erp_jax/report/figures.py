@@ -64,7 +64,7 @@ def stamp(figure: figure_lib.Figure, text: str) -> None:
 
 
 class Points(NamedTuple):
-  """Prompts of one panel: their predicted and actual rewards, and categories."""
+  """Predicted and actual rewards of prompts, and their categories."""
 
   predicted_N: np.ndarray
   actual_N: np.ndarray
