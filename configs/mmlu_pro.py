@@ -43,7 +43,10 @@ def get_config(arg=''):
         ),
         'qwen25-7b': arms.Arm(model='Qwen/Qwen2.5-7B-Instruct', nominal_b=7.0),
         'qwen3-235b': arms.Arm(
-          model='Qwen/Qwen3-235B-A22B', nominal_b=235.0, thinking='off'
+          model='Qwen/Qwen3-235B-A22B',
+          nominal_b=235.0,
+          active_b=22.0,
+          thinking='off',
         ),
       },
       sample=_SAMPLES[arg],
@@ -53,3 +56,17 @@ def get_config(arg=''):
       ),
     )
   )
+
+
+def get_sweep():
+  """Greedy against T = 1 is the config's argument; here: E11's open points.
+
+  Costs of experts by all or by active parameters (PAPER.md 17), and the ridge's
+  penalty, as lists of overrides.
+  """
+  selection = 'experiments.common.ridge.selection'
+  return [
+    [f'route.cost.kind={kind}', f'{selection}={how}']
+    for kind in ('params', 'active')
+    for how in ('fixed', 'leave_one_out')
+  ]

@@ -8,9 +8,17 @@ category). The arms need an accelerator (`python -m launch.memory` says which),
 their licences accepted on the hub, and HF_TOKEN. The reward models read as
 their authors': the first at most 512 tokens, GRM two beginnings of text.
 gte-large reads prompts to its full length, as its authors' example does.
+
+python -m launch.routing --config=configs/perfectblend.py:simulated \
+  --workdir=runs/paper
+
+evaluates simulated rewards of the same shape, marked as such on every page: no
+run, no accelerator, no network.
 """
 
-from erp_jax.core import config
+import itertools
+
+from erp_jax.core import config, errors
 from erp_jax.data import arms, prompts
 from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
@@ -19,7 +27,10 @@ from launch import pipeline_config
 
 
 def get_config(arg=''):
-  del arg
+  if arg not in ('', 'simulated'):
+    raise errors.UserError(
+      f'configs/perfectblend.py:{arg} is unknown: add :simulated or nothing.'
+    )
   return config.as_config_dict(
     pipeline_config.Pipeline(
       prompts=prompts.PromptConfig(
@@ -49,8 +60,31 @@ def get_config(arg=''):
         max_tokens=8192,
         batch_tokens=16384,  # Sized for an accelerator.
       ),
+      experiments=pipeline_config.Experiments(origin=arg or 'run'),
     )
   )
+
+
+def get_sweep():
+  """What PAPER.md 6 and 15 leave open, as lists of overrides.
+
+  Each element is one run of the experiments on the same rewards.
+  """
+  common = 'experiments.common.ridge'
+  zooter = 'experiments.routing.zooter'
+  ridges = [
+    [f'{common}.loss={loss}', f'{common}.selection={selection}']
+    for loss, selection in itertools.product(
+      ('sum', 'mean'), ('fixed', 'leave_one_out')
+    )
+  ]
+  ridges.append([f'{common}.intercept=False'])
+  zooters = [
+    [f'{zooter}.tau={tau}', f'{zooter}.head={head}']
+    for tau, head in itertools.product((0.3, 1.0, 3.0), ('linear', 'mlp'))
+    if (tau, head) != (1.0, 'linear')  # The first point has it.
+  ]
+  return ridges + zooters
 
 
 def _reward(model):

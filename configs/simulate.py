@@ -7,6 +7,7 @@ get_sweep() varies are the assumptions that the answer hangs on most.
 """
 
 import dataclasses
+import itertools
 
 from erp_jax.core import config, errors
 from launch import pipeline_config
@@ -24,12 +25,13 @@ def get_config(arg=''):
 
 
 def get_sweep():
-  """Overrides of single runs: how steep the spectra are, how the fit is."""
+  """How steep the spectra are, how the fit is: lists of overrides."""
   return [
-    {
-      'config.simulation.spectrum': spectrum,
-      'config.learning.ridge.selection': selection,
-    }
-    for spectrum in (0.5, 1.0, 1.5)
-    for selection in ('fixed', 'leave_one_out')
+    [
+      f'simulation.spectrum={spectrum}',
+      f'learning.ridge.selection={selection}',
+    ]
+    for spectrum, selection in itertools.product(
+      (0.5, 1.0, 1.5), ('fixed', 'leave_one_out')
+    )
   ]

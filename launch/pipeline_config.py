@@ -7,14 +7,44 @@ from erp_jax.core import runtime as runtime_lib
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
+from erp_jax.data import simulate_config
 from erp_jax.embed import embedder
+from erp_jax.probe import pairwise as pairwise_lib
+from erp_jax.probe import rewards as rewards_reader
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import stage as fit_stage
+from erp_jax.report import experiment as experiment_lib
+from erp_jax.route import coverage, simulation
 from erp_jax.route import replay as replay_lib
-from erp_jax.route import simulation
+from erp_jax.route import routing as routing_lib
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards as rewards_lib
+
+ORIGINS = ('run', 'simulated', 'recorded')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiments:
+  """What the experiments evaluate, beside every replay, and how."""
+
+  # Rewards of the live part: of this 'run', or 'simulated' ones for the same
+  # arms and reward models, marked so everywhere; 'recorded': replays alone.
+  origin: str = 'run'
+  simulation: simulate_config.SimulationConfig = (
+    simulate_config.SimulationConfig()
+  )
+  # What failed responses of a run are worth.
+  reader: rewards_reader.ReaderConfig = rewards_reader.ReaderConfig()
+  common: experiment_lib.ExperimentConfig = experiment_lib.ExperimentConfig()
+  pairwise: pairwise_lib.PairwiseConfig = pairwise_lib.PairwiseConfig()
+  routing: routing_lib.RoutingConfig = routing_lib.RoutingConfig()
+
+  def __post_init__(self):
+    if self.origin not in ORIGINS:
+      raise errors.UserError(
+        f'experiments.origin is {self.origin!r}; allowed: {", ".join(ORIGINS)}.'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,10 +64,12 @@ class Pipeline:
     default_factory=dict
   )
   replay: replay_lib.ReplayConfig = replay_lib.ReplayConfig()
+  experiments: Experiments = Experiments()
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
 
   def __post_init__(self):
-    if not self.arms or not self.rewards:
+    live = self.experiments.origin != 'recorded'
+    if live and not (self.arms and self.rewards):
       raise errors.UserError(
         'config.arms and config.rewards must each name at least one: see '
         'configs/quickstart.py.'
@@ -49,6 +81,7 @@ class Pipeline:
       )
     _check_embedding(self.embed, self.fit.ridge)
     _check_embedding(self.embed, self.replay.ridge)
+    _check_embedding(self.embed, self.experiments.common.ridge)
     for kind in ('arms', 'rewards', 'replays'):
       for name in getattr(self, kind):
         workdir_lib.check_name(kind, name)
@@ -69,6 +102,13 @@ class Replay(replay_lib.ReplayConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Simulate(simulation.SimulateConfig):
   """The config of a simulation: --config.simulation.k and so on."""
+
+  runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coverage(coverage.CoverageConfig):
+  """The config of a study of coverage: --config.sets and so on."""
 
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
 

@@ -7,13 +7,10 @@ FILE is a Parquet table with a row per (prompt, model), or package:paretobandit.
 """
 
 from absl import flags
-from etils import epath
 
-from erp_jax.core import config, errors, store
-from erp_jax.data import assets, embeddings, outcomes, prompts
-from erp_jax.embed import stage as embed_stage
+from erp_jax.core import errors
 from erp_jax.route import replay
-from launch import app, pipeline_config
+from launch import app, pipeline_config, sources
 
 _OUTCOMES = flags.DEFINE_string('outcomes', None, 'Table of outcomes.')
 _MODELS = flags.DEFINE_list('models', None, 'Models to route between.')
@@ -28,34 +25,7 @@ _CATEGORIES = flags.DEFINE_list('categories', [], 'Keep only these.')
 
 def run(workdir, recorded, embed, cfg):
   """Embeds the prompts of a RecordedOutcomes, then evaluates policies on it."""
-  path = recorded.outcomes
-  if path.startswith('package:'):
-    path = workdir.path / 'outcomes.parquet'
-    folder = assets.fetch(recorded.outcomes.removeprefix('package:'))
-    rows = outcomes.paretobandit_table(folder)
-    store.write_bytes(path, store.parquet_bytes(rows))
-    content = store.digest(rows.to_pylist())
-  else:
-    content = ''
-  table = outcomes.load(
-    *(path, recorded.models, recorded.category_column),
-    *(recorded.costs, recorded.categories),
-  )
-  content = content or store.sha256(epath.Path(path))
-  asked = [
-    prompts.Prompt(*row)
-    for row in zip(
-      table.prompt_ids, table.prompts, table.category_N.tolist(), strict=True
-    )
-  ]
-  embed_stage.run(workdir, asked, embed)
-  folder = workdir.path / embed_stage.folder(embed)
-  source = config.as_plain(recorded) | {
-    'outcomes': content,
-    'title': '',
-    'embeddings': store.read_manifest(folder)['digest'],
-  }
-  emb_NE = embeddings.read(folder, table.prompt_ids)
+  table, emb_NE, source = sources.recorded(workdir, recorded, embed)
   replay.run(workdir, table, source, emb_NE, cfg)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from erp_jax.core import errors
-from erp_jax.data import outcomes
+from erp_jax.data import outcomes, simulate
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import targets
 
@@ -127,9 +127,15 @@ def from_outcomes(
   table: outcomes.Outcomes,
   emb_NE: np.ndarray,
   digest: str,
+  cost_unit: str = '',
 ) -> Records:
-  """Records of a table of recorded outcomes: one reward a cell, K = 1."""
-  unit = 'USD' if table.cost_source == 'recorded' else 'billions of parameters'
+  """Records of a table of recorded outcomes: one reward a cell, K = 1.
+
+  `cost_unit` is that of given costs; empty: billions of parameters.
+  """
+  unit = cost_unit or 'billions of parameters'
+  if table.cost_source == 'recorded':
+    unit = 'USD'
   return Records(
     name=name,
     title=title,
@@ -143,6 +149,30 @@ def from_outcomes(
     cost_source=table.cost_source,
     cost_unit=unit,
     counts=table.counts,
+    digest=digest,
+  )
+
+
+def from_simulation(
+  name: str, title: str, simulation: simulate.Simulation, digest: str
+) -> Records:
+  """Records of simulated rewards, with their known ER."""
+  rewards = simulation.rewards
+  num = len(simulation.prompt_ids)
+  return Records(
+    name=name,
+    title=title,
+    origin=SIMULATED,
+    prompt_ids=simulation.prompt_ids,
+    category_N=simulation.category_N,
+    arms=simulation.arms,
+    emb_NE=simulation.emb_NE,
+    reward_NKM={reward: simulation.reward_NKM(reward) for reward in rewards},
+    cost_NM=np.tile(simulation.cost_M, (num, 1)),
+    cost_source='given',
+    cost_unit='billions of parameters',
+    er_NM={reward: simulation.er_NM(reward) for reward in rewards},
+    counts={'simulated_prompts': num},
     digest=digest,
   )
 

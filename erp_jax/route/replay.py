@@ -23,6 +23,7 @@ class RecordedOutcomes:
   costs: tuple[float, ...] = ()  # One per model; empty: the table's cost_usd.
   category_column: str = 'category'
   categories: tuple[str, ...] = ()  # Keep only these; empty keeps all.
+  cost_unit: str = ''  # Of `costs`, for readers; empty: parameters.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -157,16 +157,6 @@ def test_the_config_refuses_another_reward_model():
     config_file.get_config('oast')
 
 
-def test_the_sweep_overrides_fields_that_there_are():
-  runs = config_file.get_sweep()
-  assert len(runs) == len({json.dumps(run) for run in runs}) > 1
-  for run in runs:
-    values = config_file.get_config()
-    for name, value in run.items():
-      values.update_from_flattened_dict({name.removeprefix('config.'): value})
-    config.build(pipeline_config.Simulate, values.to_dict())
-
-
 @pytest.mark.parametrize(
   'mean, se, expected',
   [
