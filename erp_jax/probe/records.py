@@ -38,6 +38,7 @@ class Records:
     flag_NKM: responses that are 'empty', 'cut' or a 'refusal', as masks by
       name; a name that is missing is not known of these records.
     er_NM: known expected rewards by reward model, of simulated records alone.
+    noise_sd_N: of these, standard deviation of the Gaussian noise of a sample.
     counts: what was read and left out.
     digest: of everything above.
   """
@@ -55,6 +56,7 @@ class Records:
   cost_unit: str
   flag_NKM: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   er_NM: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  noise_sd_N: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
   digest: str = ''
 
@@ -172,6 +174,7 @@ def from_simulation(
     cost_source='given',
     cost_unit='billions of parameters',
     er_NM={reward: simulation.er_NM(reward) for reward in rewards},
+    noise_sd_N=dict(zip(rewards, simulation.noise_sd_ZN, strict=True)),
     counts={'simulated_prompts': num},
     digest=digest,
   )
