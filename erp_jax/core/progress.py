@@ -17,16 +17,18 @@ _LOG_EVERY_SECS = 15.0
 def track(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
   """Shows share done, rate in `unit`/s and time left of one piece of work.
 
+  A total of 0 is not known beforehand; then there is no share and time left.
   Yields `advance(n, skipped=0)`: n more are done, and `skipped` of the total
   will never be needed (a response that stopped early).
   """
   console = rich_console.Console(stderr=True)
   if console.is_terminal:
     with _bar(console, unit) as bar:
-      task = bar.add_task(what, total=total)
+      task = bar.add_task(what, total=total or None)
 
       def advance(n: int, skipped: int = 0) -> None:
-        bar.update(task, advance=n, total=bar.tasks[0].total - skipped)
+        left = (bar.tasks[0].total or 0) - skipped
+        bar.update(task, advance=n, total=left if total else None)
 
       yield advance
   else:
@@ -39,6 +41,7 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
   """As `track`, in lines of the log."""
   start = last = time.monotonic()
   done = 0
+  known = total > 0
 
   def advance(n: int, skipped: int = 0) -> None:
     nonlocal done, last, total
@@ -48,6 +51,9 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     if done and now - last >= _LOG_EVERY_SECS:
       last = now
       rate = done / (now - start)
+      if not known:
+        _log.info('%s: %d %s, %.0f %s/s', what, done, unit, rate, unit)
+        return
       _log.info(
         '%s: %d of %d %s, %.0f %s/s, %.0f s left',
         *(what, done, total, unit, rate, unit, (total - done) / rate),

@@ -82,6 +82,9 @@ class Backend(Protocol):
   ) -> tuple[np.ndarray, int]:
     """Float32 [N, E] before normalisation, and how many texts were cut."""
 
+  def warm_up(self) -> None:
+    """Compiles what `vectors` will ever need."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embedder:
@@ -111,6 +114,10 @@ class Embedder:
       num_truncated=num_truncated,
       mean_norm=float(norm_N.mean(dtype=np.float64)) if len(texts) else 0.0,
     )
+
+  def warm_up(self) -> None:
+    """Compiles what `embed` will ever need."""
+    self.backend.warm_up()
 
 
 def load(cfg: EmbedConfig) -> Embedder:

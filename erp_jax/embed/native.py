@@ -61,17 +61,29 @@ class Network:
     for indices, token_BT, valid_BT in shapes.padded(
       rows, self.batch_tokens, self.max_tokens
     ):
-      emb_BE = _forward(
-        self._params,
-        self.model,
-        self.pooling_mode,
-        self.layer,
-        token_BT,
-        valid_BT,
-      )
-      emb_NE[indices] = jax.device_get(emb_BE)[: len(indices)]
+      emb_NE[indices] = self._run(token_BT, valid_BT)[: len(indices)]
       advance(len(indices))
     return emb_NE, num_truncated
+
+  def warm_up(self) -> None:
+    """Compiles what `vectors` will ever need: a batch of each shape."""
+    rows = [[0] * size for size in shapes.sizes(self.max_tokens)]
+    for _, token_BT, valid_BT in shapes.padded(
+      rows, self.batch_tokens, self.max_tokens
+    ):
+      self._run(token_BT, valid_BT)
+
+  def _run(self, token_BT: np.ndarray, valid_BT: np.ndarray) -> np.ndarray:
+    """emb_BE of one batch."""
+    emb_BE = _forward(
+      self._params,
+      self.model,
+      self.pooling_mode,
+      self.layer,
+      token_BT,
+      valid_BT,
+    )
+    return jax.device_get(emb_BE)
 
 
 def load(

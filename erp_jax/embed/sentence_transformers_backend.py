@@ -46,6 +46,9 @@ class Pipeline:
       advance(len(part))
     return emb_NE, num_truncated
 
+  def warm_up(self) -> None:
+    """Nothing: torch compiles no program for a shape."""
+
 
 def load(
   name: str, *, max_tokens: int, batch_tokens: int, dtype: str

@@ -19,3 +19,14 @@ def test_lines_tell_what_was_done(caplog, monkeypatch):
   assert lines[3].startswith('sample: 40 of 40 tokens')
   assert lines[3].endswith(' 0 s left')
   assert lines[-1].startswith('sample: 40 tokens in')
+
+
+def test_lines_of_a_stream_know_no_end(caplog, monkeypatch):
+  monkeypatch.setattr(progress, '_LOG_EVERY_SECS', 0.0)
+  caplog.set_level(logging.INFO, logger='erp_jax')
+  with progress.track('route', 0, 'prompts') as advance:
+    advance(3)
+    advance(4)
+  lines = [record.getMessage() for record in caplog.records]
+  assert lines[1].startswith('route: 7 prompts, ')
+  assert 'left' not in lines[1]
