@@ -8,7 +8,7 @@ import numpy as np
 
 from erp_jax.probe import scores
 from erp_jax.route import curve as curve_lib
-from erp_jax.route import path
+from erp_jax.route import path, winrates
 from erp_jax.route import split as split_lib
 
 # Shares of the best single arm's mean cost; the text is the key in the metrics.
@@ -61,8 +61,7 @@ def breakpoints(
 
 def win_share(value_NM: np.ndarray) -> np.ndarray:
   """share_M: how often an arm has the highest value; m tied arms 1/m each."""
-  wins_NM = value_NM == value_NM.max(axis=1, keepdims=True)
-  return (wins_NM / wins_NM.sum(axis=1, keepdims=True)).mean(axis=0)
+  return winrates.best(value_NM).mean(axis=0)
 
 
 def _r2(split: split_lib.Split) -> dict[str, Any]:

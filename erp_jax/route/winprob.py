@@ -134,8 +134,13 @@ def plug_in(
   gap_N = np.asarray(gap_N, np.float64)
   with np.errstate(divide='ignore', invalid='ignore'):
     z_N = np.where((scale_N == 0) & (gap_N == 0), 0.0, gap_N / scale_N)
+  return normal_cdf(z_N)
+
+
+def normal_cdf(z: np.ndarray) -> np.ndarray:
+  """Φ(z), of any shape."""
   # erfc, not 1 - erf: it keeps the digits of small probabilities.
-  return np.array([math.erfc(-z / math.sqrt(2)) / 2 for z in z_N])
+  return np.vectorize(math.erfc, otypes=[np.float64])(-z / math.sqrt(2)) / 2
 
 
 def _bound(gap_N: np.ndarray, scale_N: np.ndarray) -> np.ndarray:
