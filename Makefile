@@ -1,4 +1,4 @@
-# make quickstart | test | test-fast | test-weights | test-latest | clean
+# make quickstart | paper | test | test-fast | test-weights | test-latest | clean
 PYTHON ?= python3
 # Test processes; a file's tests stay together, since they share fixtures.
 JOBS ?= 2
@@ -9,12 +9,26 @@ BIN := .venv/bin
 # In the order of the files, so that the longest (tests/launch) do not come last.
 PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast test-weights test-latest lint clean
+.PHONY: quickstart paper test test-fast test-weights test-latest lint clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
 	$(BIN)/python -m launch.pipeline --config=configs/quickstart.py \
 	  --workdir=runs/quickstart
+
+# Every experiment of the paper: on simulated rewards of its shape, marked so on
+# every page, and on recorded outcomes of real models: those that a package has,
+# and with ERP_SHARED_DATA the tables of that folder.
+EXPERIMENTS := predictability pairwise winrates routing
+RECORDED := configs/recorded.py$(ERP_SHARED_DATA:%=:%)
+
+paper: .venv/installed
+	for name in $(EXPERIMENTS); do \
+	  $(BIN)/python -m launch.$$name --workdir=runs/paper/simulated \
+	    --config=configs/perfectblend.py:simulated || exit 1; \
+	  $(BIN)/python -m launch.$$name --workdir=runs/paper/recorded \
+	    --config=$(RECORDED) || exit 1; \
+	done
 
 test: lint
 	$(BIN)/$(PYTEST)
