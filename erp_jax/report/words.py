@@ -69,6 +69,14 @@ def share(value: float) -> str:
   return DASH if math.isnan(value) else f'{100 * value:.1f} %'
 
 
+def signed_share(value: float) -> str:
+  """A difference of fractions, in points of per cent."""
+  if math.isnan(value):
+    return DASH
+  text = f'{number(100 * value, 1)} %'
+  return f'+{text}' if value > 0 and text.strip('0. %') else text
+
+
 def budget(name: str) -> str:
   """'0.25' as '25 %'."""
   return f'{100 * float(name):.0f} %'

@@ -197,7 +197,8 @@ def summarise(
       found.strict_NI, bound_NI, found.num_NI
     )
     values[f'{name} margin'] = found.strict_NI - bound_NI
-  return _means(values, np.isfinite(found.gap_NI), cfg)
+  known_NI = np.isfinite(found.gap_NI)
+  return _means({name: (v_NI, known_NI) for name, v_NI in values.items()}, cfg)
 
 
 def groups(
@@ -222,13 +223,20 @@ def groups(
     'plug_in': found.plug_in_NI,
     **found.bounds,
   }
-  result = []
-  for group in range(len(edges) + 1):
-    rows_NI = known_NI & (group_NI == group)
-    if rows_NI.any():
-      leaves = _means(values, rows_NI, cfg)
-      result.append({'rows': int(rows_NI.sum()), **leaves})
-  return result
+  rows = [known_NI & (group_NI == g) for g in range(len(edges) + 1)]
+  rows = [rows_NI for rows_NI in rows if rows_NI.any()]
+  leaves = _means(
+    {
+      (g, name): (value_NI, rows_NI)
+      for g, rows_NI in enumerate(rows)
+      for name, value_NI in values.items()
+    },
+    cfg,
+  )
+  return [
+    {'rows': int(rows_NI.sum()), **{name: leaves[g, name] for name in values}}
+    for g, rows_NI in enumerate(rows)
+  ]
 
 
 def binned_error(binned: list[dict[str, Any]], rate: str) -> float:
@@ -244,27 +252,29 @@ def binned_error(binned: list[dict[str, Any]], rate: str) -> float:
 
 
 def _means(
-  values: Mapping[str, np.ndarray],
-  rows_NI: np.ndarray,
+  values: Mapping[Any, tuple[np.ndarray, np.ndarray]],
   cfg: resample.BootstrapConfig,
-) -> dict[str, dict[str, Any]]:
-  """Means over the given rows; a prompt's pairs are drawn together."""
-  prompts = rows_NI.any(axis=1)
-  rows_NI = rows_NI[prompts]
-  columns = np.stack(
-    [rows_NI.sum(axis=1)]
-    + [
-      np.where(rows_NI, value_NI[prompts], 0.0).sum(axis=1)
-      for value_NI in values.values()
-    ],
-    axis=1,
+) -> dict[Any, dict[str, Any]]:
+  """Means of each (value_NI, rows_NI) over its rows.
+
+  Prompts are drawn again, with all of their pairs.
+  """
+  drawn = np.any(
+    [rows_NI.any(axis=1) for _, rows_NI in values.values()], axis=0
   )
-  if not len(columns):
+  if not drawn.any():
     return {name: resample.undefined() for name in values}
+  columns = []
+  for value_NI, rows_NI in values.values():
+    rows_NI = rows_NI[drawn]
+    columns.append(rows_NI.sum(axis=1))
+    columns.append(np.where(rows_NI, value_NI[drawn], 0.0).sum(axis=1))
+  columns = np.stack(columns, axis=1)
   sums = [columns.sum(axis=0)[None]]
   sums += [c @ columns for c in resample.draw_counts(len(columns), cfg)]
   sums = np.concatenate(sums)
-  mean = sums[:, 1:] / sums[:, :1]
+  with np.errstate(invalid='ignore'):  # A draw may have no row of a group.
+    mean = sums[:, 1::2] / sums[:, ::2]
   return {
     name: resample.interval(mean[0, i], mean[1:, i])
     for i, name in enumerate(values)

@@ -4,11 +4,12 @@ The paper's Figures 4 and 9, and what Proposition 1 is judged with.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from erp_jax.core import config as config_lib
 from erp_jax.core import errors, resample
 from erp_jax.probe import ceiling
 from erp_jax.route import split as split_lib
@@ -83,6 +84,42 @@ class WinRatesConfig:
         f'from {found.min():.4g} to {found.max():.4g}: widen the bounds.'
       )
     return winprob.hoeffding_proxy(low, high)
+
+
+def choose_pair(
+  pair: Sequence[str],
+  arms: Sequence[str],
+  train_mean_NM: np.ndarray,
+  cost_NM: np.ndarray,
+) -> tuple[int, int]:
+  """Indices of the config's pair, the lower one first.
+
+  By default the highest mean training reward, and the lowest mean cost; of
+  equals the first. UserError for a name that is not an arm's.
+  """
+  for name in pair:
+    if name not in arms:
+      raise errors.UserError(
+        f'winrates.pair names {name!r}; {config_lib.did_you_mean(name, arms)}'
+      )
+  if pair:
+    first, second = sorted(arms.index(name) for name in pair)
+    return first, second
+  mean_M, cost_M = (
+    np.where(np.isfinite(value_NM), value_NM, 0.0).sum(axis=0)
+    / np.maximum(np.isfinite(value_NM).sum(axis=0), 1)
+    for value_NM in (train_mean_NM, cost_NM)
+  )
+  mean_M[~np.isfinite(train_mean_NM).any(axis=0)] = -np.inf
+  cost_M[~np.isfinite(cost_NM).any(axis=0)] = np.inf
+  top = int(np.argmax(mean_M))
+  other = int(np.argmin(cost_M))
+  if other == top:
+    mean_M[top] = -np.inf
+    other = int(np.argmax(mean_M))
+    if other == top:  # No other arm has a reward.
+      other = int(top == 0)
+  return min(top, other), max(top, other)
 
 
 def best(value_NM: np.ndarray, tied: float = 0.0) -> np.ndarray:
