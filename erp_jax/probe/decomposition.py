@@ -6,10 +6,18 @@ rewards moves the prompt's part alone: contrasts between arms stay.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from erp_jax.core import resample
 from erp_jax.probe import ceiling, scores
+
+_PARTS = (
+  *('prompt', 'arm', 'interaction', 'noise'),
+  *('prompt_upper', 'interaction_upper'),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,8 @@ class Decomposition:
     num_prompts: prompts with rewards of all arms; the others are left out.
     num_pooled: cells of these with one sample (see ceiling.Cells).
     reason: why the noise, or anything, is not available; empty if it is.
+    intervals: 95 % percentile intervals over prompts by attribute, where there
+      are draws and the part is available.
   """
 
   prompt: float
@@ -41,47 +51,89 @@ class Decomposition:
   num_prompts: int
   num_pooled: int
   reason: str = ''
+  intervals: Mapping[str, tuple[float, float]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
-def decompose(cells: ceiling.Cells) -> Decomposition:
+def decompose(
+  cells: ceiling.Cells, counts: Iterable[np.ndarray] = ()
+) -> Decomposition:
   """The parts, from means and variances of cells with any numbers of samples.
 
   Sums of squares of the cells' unweighted means, minus what the noise of each
-  cell, s²/K with its own K, adds to them in expectation.
+  cell, s²/K with its own K, adds to them in expectation. `counts` are
+  counts_QN, how often each bootstrap draw has each prompt.
   """
   complete_N = (cells.num_NM > 0).all(axis=1)
-  mean_NM = cells.mean_NM[complete_N]
-  noise = cells.noise_NM[complete_N].mean() if complete_N.any() else np.nan
-  num, num_models = mean_NM.shape
+  num, num_models = int(complete_N.sum()), cells.num_NM.shape[1]
+  column_NS = np.zeros((len(complete_N), 6 + num_models))
+  column_NS[complete_N] = _columns(cells, complete_N)
+  all_counts = itertools.chain([np.ones((1, len(complete_N)))], counts)
+  sums_QS = np.concatenate([counts_QN @ column_NS for counts_QN in all_counts])
+  parts = {name: np.full(len(sums_QS), np.nan) for name in _PARTS}
   reason = ''
-  if not np.isfinite(noise):
+  if num and not np.isfinite(sums_QS[0, 3]):
     reason = 'K = 1: one sample says nothing about the noise'
   if num < 2:
     reason = f'{num} prompts have rewards of all arms, a variance needs 2'
   if num_models < 2:
     reason = 'one arm: there is nothing to compare'
-  if num < 2 or num_models < 2:
-    prompt = arm = interaction = np.nan
-  else:
-    prompt_N = mean_NM.mean(axis=1)
-    arm_M = mean_NM.mean(axis=0)
-    rest_NM = mean_NM - prompt_N[:, None] - arm_M + arm_M.mean()
-    prompt = prompt_N.var(ddof=1)
-    interaction = (rest_NM**2).sum() / (num - 1) / num_models
-    # Arms' means over N prompts scatter by interaction / N about the truth.
-    arm = arm_M.var() - interaction / num
-  clean = np.nan if reason else noise
+  if num >= 2 and num_models >= 2:
+    parts = _of_sums(sums_QS, num_models)
   return Decomposition(
-    prompt=float(prompt - clean / num_models),
-    arm=float(arm),
-    interaction=float(interaction - clean * (1 - 1 / num_models)),
-    noise=float(np.nan if reason else cells.var_NM[complete_N].mean()),
-    prompt_upper=float(prompt),
-    interaction_upper=float(interaction),
+    **{name: float(part_Q[0]) for name, part_Q in parts.items()},
     num_prompts=num,
     num_pooled=int(cells.pooled_NM[complete_N].sum()),
     reason=reason,
+    intervals={
+      name: resample.percentiles(part_Q[1:])
+      for name, part_Q in parts.items()
+      if len(part_Q) > 1 and np.isfinite(part_Q[0])
+    },
   )
+
+
+def _columns(cells: ceiling.Cells, rows_N: np.ndarray) -> np.ndarray:
+  """What each of these prompts adds to `_of_sums`."""
+  mean_NM = cells.mean_NM[rows_N]
+  prompt_N = mean_NM.mean(axis=1)
+  rest_NM = mean_NM - prompt_N[:, None]
+  if len(prompt_N):
+    prompt_N = prompt_N - prompt_N.mean()  # Digits; variances do not change.
+  noise_N = cells.noise_NM[rows_N].mean(axis=1)
+  return np.column_stack(
+    [
+      np.ones(len(prompt_N)),
+      prompt_N,
+      prompt_N**2,
+      noise_N,
+      cells.var_NM[rows_N].mean(axis=1),
+      (rest_NM**2).sum(axis=1),
+      rest_NM,
+    ]
+  )
+
+
+def _of_sums(sums_QS: np.ndarray, num_models: int) -> dict[str, np.ndarray]:
+  """The parts of each draw; those that need an unknown noise are NaN."""
+  num_Q, first_Q, second_Q, noise_Q, var_Q, square_Q = sums_QS[:, :6].T
+  rest_QM = sums_QS[:, 6:] / num_Q[:, None]
+  arm_Q = (rest_QM**2).mean(axis=1)  # About the prompts' means they sum to 0.
+  # A draw of one prompt has no variance.
+  less_Q = np.where(num_Q > 1, num_Q - 1, np.nan)
+  prompt_Q = (second_Q - first_Q**2 / num_Q) / less_Q
+  interaction_Q = (square_Q / num_models - num_Q * arm_Q) / less_Q
+  noise_Q = noise_Q / num_Q
+  return {
+    'prompt': prompt_Q - noise_Q / num_models,
+    # Arms' means over N prompts scatter by interaction / N about the truth.
+    'arm': arm_Q - interaction_Q / num_Q,
+    'interaction': interaction_Q - noise_Q * (1 - 1 / num_models),
+    'noise': var_Q / num_Q,
+    'prompt_upper': prompt_Q,
+    'interaction_upper': interaction_Q,
+  }
 
 
 def contrasts(value_NM: np.ndarray, present_NM: np.ndarray) -> np.ndarray:

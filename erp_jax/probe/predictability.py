@@ -166,7 +166,8 @@ def evaluate(
       },
       contrasts_over_splits=_over_splits(contrasts_JM, ratio),
       decomposition=decomposition.decompose(
-        ceiling_lib.summarise(records.reward_NKM[reward])
+        ceiling_lib.summarise(records.reward_NKM[reward]),
+        resample.draw_counts(len(test_N), bootstrap),
       ),
       true_decomposition=_known(records, reward),
       without=[

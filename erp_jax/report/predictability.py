@@ -106,7 +106,8 @@ def _variance(
     'Prompt: common to all models on a prompt; a router cannot use it. Model: '
     'the same on all prompts. Interaction: what a model is better on one '
     'prompt than another, which is all that routing by prompt can use. Noise: '
-    'between samples. Estimates without bias, so small ones may be below 0.',
+    'between samples. Estimates without bias, so small ones may be below 0; '
+    '95 % bootstrap intervals over prompts.',
   )
 
 
@@ -154,7 +155,7 @@ def _section(
       'what routing by prompt has to go by.',
     )
   )
-  if found.without:
+  if not all(one.reason for one in found.without):
     tables.append(
       predictability_tables.without(
         *(kind, arms, found),
@@ -225,6 +226,11 @@ def _notes(
   if cfg.ceiling and not _has_ceiling(found):
     reasons = dict.fromkeys(one.ceiling.reason for one in whole)
     notes.append(f'No noise ceilings: {words.join(list(reasons))}.')
+  unknown = [flag for one in found.without for flag in one.flags if one.reason]
+  if unknown:
+    notes.append(
+      f'Not known of these records: which responses are {words.join(unknown)}.'
+    )
   undefined = {
     f'{arm}, {paper.title(category)}: {one.reason}'
     for category, row in found.scores.items()
@@ -335,6 +341,7 @@ def _parts(found: decomposition.Decomposition) -> dict[str, Any]:
   names += ('prompt_upper', 'interaction_upper')
   values = _numbers([getattr(found, name) for name in names])
   return dict(zip(names, values, strict=True)) | {
+    'intervals': {n: list(pair) for n, pair in found.intervals.items()},
     'num_prompts': found.num_prompts,
     'num_pooled': found.num_pooled,
     'reason': found.reason,

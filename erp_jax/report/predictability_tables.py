@@ -105,12 +105,12 @@ def contrasts(
 ) -> Table:
   """R² of what an arm is better than the prompt's mean over arms."""
   scores, together = found.contrasts
+  ceilings = not all(one.ceiling.reason for one in [*scores, together])
   rows = [
     [
       Cell(name),
       _score(score),
-      _ceiling(score),
-      _share(score),
+      *([_ceiling(score), _share(score)] if ceilings else []),
       _spread(leaf),
     ]
     for name, score, leaf in zip(
@@ -120,7 +120,9 @@ def contrasts(
       strict=True,
     )
   ]
-  head = ['Model', 'R², first split', 'Ceiling', 'R² / ceiling', 'Over splits']
+  head = ['Model', 'R², first split']
+  head += ['Ceiling', 'R² / ceiling'] if ceilings else []
+  head.append('Over splits')
   return Table(f'{kind}-contrasts', title, head, rows)
 
 
@@ -137,7 +139,7 @@ def without(
     ]
   ]
   for one in found.without:
-    label = Cell(words.join([f'{flag}' for flag in one.flags]))
+    label = Cell(words.join(list(one.flags)))
     if one.reason:
       cell = Cell(words.DASH, one.reason)
       rows.append([label, *[cell] * (len(arms) + 1)])
@@ -249,9 +251,7 @@ def _spread(leaf: Mapping[str, Any]) -> Cell:
     return Cell(UNDEFINED)
   if leaf['sd'] is None:
     return cells.leaf(leaf)
-  return cells.leaf(
-    leaf, write=lambda x: words.number(x), note=f'± {words.number(leaf["sd"])}'
-  )
+  return cells.leaf(leaf, note=f'± {words.number(leaf["sd"])}')
 
 
 def _printed(value: float, digits: int = 2) -> Cell:
@@ -260,17 +260,16 @@ def _printed(value: float, digits: int = 2) -> Cell:
 
 def _parts(found: decomposition.Decomposition) -> list[Cell]:
   """Prompt, model, interaction and noise, and their shares of one reward."""
-  parts = [found.prompt, found.arm, found.interaction, found.noise]
-  total = sum(parts)
+  names = ('prompt', 'arm', 'interaction', 'noise')
+  total = sum(getattr(found, name) for name in names)
   result = []
-  for part, upper in zip(
-    parts,
-    [found.prompt_upper, math.nan, found.interaction_upper, math.nan],
-    strict=True,
-  ):
+  for name in names:
+    part = getattr(found, name)
+    upper = getattr(found, f'{name}_upper', math.nan)
     if not math.isnan(part):
-      note = '' if math.isnan(total) else f'{words.share(part / total)}'
-      result.append(cells.number(part, note=note))
+      lo, hi = found.intervals.get(name, (math.nan, math.nan))
+      share = '' if math.isnan(total) else words.share(part / total)
+      result.append(cells.number(part, lo, hi, note=share))
     elif not math.isnan(upper):
       note = f'at most {words.number(upper)}, noise and all; {found.reason}'
       result.append(Cell(words.DASH, note))

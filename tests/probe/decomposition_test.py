@@ -97,6 +97,39 @@ def test_nothing_to_split_has_a_reason(shape, reason):
   assert np.isnan([result.prompt, result.arm, result.interaction_upper]).all()
 
 
+def test_draws_are_decompositions_of_their_prompts():
+  rng = np.random.default_rng(8)
+  shift_M = np.array([50.0, 1.0, -3.0])
+  _, reward_NKM = _simulate(rng, 25, 4, shift_M, 0.7, 0.4, 1.1)
+  reward_NKM[rng.random(reward_NKM.shape) < 0.2] = np.nan
+  reward_NKM[3, :, 1] = np.nan
+  cells = ceiling.summarise(reward_NKM)
+  counts_QN = rng.multinomial(25, np.full(25, 1 / 25), size=200).astype(float)
+  result = decomposition.decompose(cells, [counts_QN[:50], counts_QN[50:]])
+  parts = ('prompt', 'arm', 'interaction', 'noise')
+  parts += ('prompt_upper', 'interaction_upper')
+  draws = []
+  for counts_N in counts_QN:
+    rows = np.repeat(np.arange(25), counts_N.astype(int))
+    # Of the cells: one with one sample keeps the noise that it borrowed.
+    drawn = decomposition.decompose(ceiling.Cells(*(c[rows] for c in cells)))
+    draws.append([getattr(drawn, part) for part in parts])
+  expected = np.quantile(draws, [0.025, 0.975], axis=0).T
+  assert set(result.intervals) == set(parts)
+  for part, (lo, hi) in zip(parts, expected, strict=True):
+    assert result.intervals[part] == pytest.approx((lo, hi), abs=1e-9)
+    assert lo < getattr(result, part) < hi
+
+
+def test_intervals_are_of_what_one_sample_tells():
+  reward_NKM = np.random.default_rng(9).normal(size=(9, 1, 3))
+  cells = ceiling.summarise(reward_NKM)
+  counts_QN = np.ones((5, 9))
+  known = decomposition.decompose(cells, [counts_QN]).intervals
+  assert set(known) == {'arm', 'prompt_upper', 'interaction_upper'}
+  assert not decomposition.decompose(cells).intervals
+
+
 def test_contrasts_are_about_the_arms_present():
   value_NM = np.array([[1.0, 3.0, 8.0], [2.0, np.nan, 5.0], [1.0, 2.0, 3.0]])
   present_NM = np.isfinite(value_NM)

@@ -247,3 +247,14 @@ def test_one_arm_has_no_contrasts():
     == ('one arm: there is nothing to compare')
   )
   assert together.r2 == resample.undefined()
+
+
+def test_noise_is_not_divided_by_noise():
+  """Where all is noise the ceiling is about 0, and the share means nothing."""
+  rng = np.random.default_rng(4)
+  truth = explained.Truth.of_samples(rng.normal(size=(60, 4, 2)))
+  found = explained.score(truth, rng.normal(size=(60, 2)), _CATEGORY_N, _counts)
+  for score in found[None]:
+    assert score.ceiling.value < 0.4 and score.ceiling.lo < 0.05
+    assert score.share == resample.undefined()
+    assert score.r2['mean'] is not None

@@ -251,6 +251,10 @@ def test_known_er_is_split_without_noise(make_records):
   assert truth.arm == pytest.approx(arm_M.var() - interaction / 120)
   assert found.decomposition.interaction == pytest.approx(interaction, abs=0.05)
   assert found.decomposition.noise == pytest.approx(0.25, abs=0.03)
+  for part in ('prompt', 'arm', 'interaction', 'noise'):
+    lo, hi = found.decomposition.intervals[part]
+    assert lo < getattr(found.decomposition, part) < hi
+    assert part == 'noise' or lo < getattr(truth, part) < hi
   assert _evaluate(make_records(er_NM={}))['judge'].true_decomposition is None
 
 

@@ -177,7 +177,9 @@ def test_contrasts_fits_and_variances_are_shown(make_paper_records):
   assert variance[1][4].value == found['variance_of_er']['interaction']
   total = sum(cell.value for cell in variance[0][2:])
   for cell in variance[0][2:]:
-    assert cell.note == f'{100 * cell.value / total:.1f} %'
+    assert cell.note.endswith(f']\n{100 * cell.value / total:.1f} %')
+  lo, hi = found['variance']['intervals']['interaction']
+  assert (variance[0][4].lo, variance[0][4].hi) == (lo, hi)
   assert 'made-grm-fits' not in _tables(
     _build(make_paper_records(), compare_fits=False)
   )
@@ -241,8 +243,11 @@ def test_the_page_says_what_is_simulated_missing_and_undefined(
   test_N = ~next(_COMMON.masks(records))[1]
   assert f'of 60: gemma1-7b {test_N[7:].sum()}.' in text
   assert 'No noise ceilings: K = 1' in text
+  assert 'which responses are refusal, empty and cut.' in text
   assert 'undefined for gemma2-9b, aggregate: all mean rewards are' in text
   tables = _tables(result)
+  assert 'made-grm-without' not in tables
+  assert 'Ceiling' not in tables['made-grm-contrasts'].head
   row = tables['made-grm-r2'].rows[1]
   assert row[1].text == 'undefined' and math.isnan(row[1].value)
   assert 'equal' in row[1].note
