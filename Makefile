@@ -19,7 +19,7 @@ quickstart: .venv/installed
 # Every experiment of the paper: on simulated rewards of its shape, marked so on
 # every page, and on recorded outcomes of real models: those that a package has,
 # and with ERP_SHARED_DATA the tables of that folder.
-EXPERIMENTS := predictability pairwise winrates routing
+EXPERIMENTS := predictability pairwise winrates routing learning
 RECORDED := configs/recorded.py$(ERP_SHARED_DATA:%=:%)
 
 paper: .venv/installed

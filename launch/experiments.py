@@ -18,6 +18,7 @@ PAGES = {
   'pairwise': 'Pairwise wins (E5, E6)',
   'winrates': 'Win rates (E7, E8)',
   'routing': 'Routing (E9–E11)',
+  'learning': 'Learning curves',
 }
 
 
@@ -36,11 +37,22 @@ def run(cfg, workdir, name: str, lead: list[str], build) -> None:
     name: config.as_plain(own),
     'records': {one.name: [one.title, one.digest] for one in loaded},
   }
+  publish(
+    *(workdir, name, PAGES[name], lead, identity, loaded),
+    lambda: build(loaded, own, cfg.experiments.common),
+  )
+
+
+def publish(workdir, name, title, lead, identity, loaded, make) -> None:
+  """Writes the experiment.Result of `make()`, unless that identity's is there.
+
+  `loaded` are the records that it is about.
+  """
   artifact = workdir.artifact(f'experiments/{name}', identity, replaceable=True)
   if not artifact.is_done():
-    result = build(loaded, own, cfg.experiments.common)
+    result = make()
     page = document.Document(
-      title=PAGES[name],
+      title=title,
       lead=lead,
       sections=result.sections,
       links={

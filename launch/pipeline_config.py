@@ -15,6 +15,8 @@ from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import stage as fit_stage
 from erp_jax.report import experiment as experiment_lib
 from erp_jax.route import coverage, simulation
+from erp_jax.route import learning as learning_lib
+from erp_jax.route import newcomer as newcomer_lib
 from erp_jax.route import replay as replay_lib
 from erp_jax.route import routing as routing_lib
 from erp_jax.route import stage as route_stage
@@ -39,6 +41,8 @@ class Experiments:
   common: experiment_lib.ExperimentConfig = experiment_lib.ExperimentConfig()
   pairwise: pairwise_lib.PairwiseConfig = pairwise_lib.PairwiseConfig()
   routing: routing_lib.RoutingConfig = routing_lib.RoutingConfig()
+  learning: learning_lib.LearningConfig = learning_lib.LearningConfig()
+  newcomer: newcomer_lib.NewcomerConfig = newcomer_lib.NewcomerConfig()
 
   def __post_init__(self):
     if self.origin not in ORIGINS:
