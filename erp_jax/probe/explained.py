@@ -150,34 +150,31 @@ def score_contrasts(
   guess_NM = decomposition.contrasts(prediction_NM, np.isfinite(truth.mean_NM))
   arms = _score(contrast, guess_NM, scores.own_mean, counts, with_ceiling)
   moments, _ = scores.draw_moments(contrast.mean_NM, guess_NM, counts())
-  # Together they are the arms' averages, each weighted by its spread.
-  spread_QM = np.nan_to_num(moments.spread())
-  total_Q = spread_QM.sum(axis=1)
-  kept = [m for m, arm in enumerate(arms) if not arm.reason]
-  reason = '' if kept else arms[0].reason
+  reason = '' if any(not arm.reason for arm in arms) else arms[0].reason
   if len(arms) < 2:
     reason = 'one arm: there is nothing to compare'
     arms = [_undefined(arm, reason) for arm in arms]
+  # Together they are the arms' averages, each weighted by its spread.
+  spread_QM = np.nan_to_num(moments.spread())
+  ceiling_QM = np.stack(
+    [np.append(a.ceiling.value, a.ceiling.draw_Q) for a in arms], axis=1
+  )
   with np.errstate(invalid='ignore', divide='ignore'):
-    r2_Q = 1 - moments.error.sum(axis=1) / np.where(
-      total_Q > 0, total_Q, np.nan
-    )
-    ceiling_Q = 1 - sum(
-      (1 - np.append(arms[m].ceiling.value, arms[m].ceiling.draw_Q))
-      * spread_QM[:, m]
-      for m in kept
-    ) / np.where(total_Q > 0, total_Q, np.nan)
+    total_Q = spread_QM.sum(axis=1)
+    r2_Q = 1 - moments.error.sum(axis=1) / total_Q
+    ceiling_Q = (ceiling_QM * spread_QM).sum(axis=1) / total_Q
   why = reason or next((a.ceiling.reason for a in arms if a.ceiling.reason), '')
   lo, hi = (np.nan, np.nan) if why else resample.percentiles(ceiling_Q[1:])
+  num = int(np.isfinite(contrast.mean_NM).any(axis=1).sum())
   return arms, _join(
     r2_Q,
     reason,
-    int(np.isfinite(contrast.mean_NM).any(axis=1).sum()),
+    num,
     ceiling_lib.Ceiling(
       value=np.nan if why else float(ceiling_Q[0]),
       lo=lo,
       hi=hi,
-      num_prompts=int(np.isfinite(contrast.mean_NM).any(axis=1).sum()),
+      num_prompts=num,
       num_pooled=sum(a.ceiling.num_pooled for a in arms),
       reason=why,
       draw_Q=ceiling_Q[1:],

@@ -149,6 +149,29 @@ def test_contrasts_are_those_of_the_decomposition():
   np.testing.assert_allclose([together.r2['lo'], together.r2['hi']], expected)
 
 
+def test_draws_of_the_ceiling_of_all_contrasts():
+  reward_NKM, prediction_NM = _samples()
+  truth = explained.Truth.of_samples(reward_NKM)
+  _, together = explained.score_contrasts(truth, prediction_NM, _counts)
+  contrast = truth.contrasts()
+  counts_QN = np.concatenate([np.ones((1, 60)), *_counts()]).astype(int)
+  values = []
+  for counts_N in counts_QN:
+    rows = np.repeat(np.arange(60), counts_N)
+    spread = noise = 0.0
+    for m in range(3):
+      kept = [n for n in rows if np.isfinite(contrast.mean_NM[n, m])]
+      column = contrast.mean_NM[kept, m]
+      spread += sum((column - column.mean()) ** 2)
+      noise += sum(contrast.noise_NM[kept, m])
+    values.append(1 - noise / spread)
+  found = together.ceiling
+  assert found.value == pytest.approx(values[0])
+  np.testing.assert_allclose(found.draw_Q, values[1:])
+  expected = np.quantile(values[1:], [0.025, 0.975])
+  np.testing.assert_allclose([found.lo, found.hi], expected)
+
+
 def test_the_ceiling_of_all_contrasts_is_what_their_truth_reaches():
   rng = np.random.default_rng(1)
   scale_M = np.array([0.1, 0.5, 1.0])
