@@ -16,7 +16,7 @@ by five-fold cross-fitting on the training prompts:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from erp_jax.route import policy as policy_lib
 from erp_jax.route import posterior as posterior_lib
 
 _FULL = 1.0  # The budget of the best single arm.
+# Which training prompts to fit on -> predictions of embeddings.
+Fit = Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,18 +134,23 @@ def fit(
 
   Raises UserError as `contrast.fit`.
   """
+  emb_NE = np.asarray(emb_NE)
   reward_NM = np.asarray(reward_NM, np.float64)
   cost_M = np.asarray(cost_M, np.float64)
   category_N = np.asarray(category_N)
   fitted = contrast_lib.fit(emb_NE, reward_NM, cfg.contrast, category_N)
   best = policy_lib.best_single(fitted.mean_M, cost_M)
-  evidence = _evidence(
-    *(emb_NE, reward_NM, cost_M, cfg, category_N),
-    cost_M[best],
-  )
+
+  def fit_rows(rows_N):
+    category = category_N[rows_N] if len(category_N) else ()
+    return contrast_lib.fit(
+      emb_NE[rows_N], reward_NM[rows_N], cfg.contrast, category
+    ).predict
+
+  evidence = held_out(fit_rows, emb_NE, reward_NM, cost_M, cfg)
   prediction_NM = fitted.predict(emb_NE)
   contrast_NM = prediction_NM - fitted.mean_M
-  exceptions_pay = evidence.gain[_FULL] > cfg.z * evidence.se[_FULL]
+  exceptions_pay = bool(evidence.gain[_FULL] > cfg.z * evidence.se[_FULL])
   # Equal rewards leave rounding, not a gain.
   rounding = 1e-12 * np.abs(fitted.mean_M).max()
   reads_prompts = bool(evidence.below > rounding)
@@ -183,13 +190,12 @@ def fit(
   )
 
 
-def _evidence(
+def held_out(
+  fit_rows: Fit,
   emb_NE: np.ndarray,
   reward_NM: np.ndarray,
   cost_M: np.ndarray,
   cfg: GuardedConfig,
-  category_N: np.ndarray,
-  full_cost: float,
 ) -> Evidence:
   """Gains on prompts with all rewards, each fold routed by itself.
 
@@ -197,26 +203,22 @@ def _evidence(
   a fit that misses a good prompt of an arm predicts less for it everywhere.
   """
   complete = np.flatnonzero(np.isfinite(reward_NM).all(axis=1))
+  best = policy_lib.best_single(contrast_lib.complete_mean(reward_NM), cost_M)
   budgets = list(evaluate.BUDGETS.values())
   gain_NB = np.full((len(complete), len(budgets)), np.nan)
-  # Two prompts at least in every fold and beside it; else there is no evidence.
+  # Two prompts at least in every fold; else there is no evidence.
   enough = len(complete) >= 2 * cfg.folds and len(cost_M) > 1
   order = np.random.default_rng(cfg.seed).permutation(len(complete))
   for fold in range(cfg.folds if enough else 0):
     held = np.flatnonzero(order % cfg.folds == fold)
-    rest_N = np.ones(len(reward_NM), bool)  # Incomplete ones are never held.
-    rest_N[complete[held]] = False
-    fitted = contrast_lib.fit(
-      emb_NE[rest_N],
-      reward_NM[rest_N],
-      cfg.contrast,
-      category_N[rest_N] if len(category_N) else (),
-    )
     rows = complete[held]
+    rest_N = np.ones(len(reward_NM), bool)  # Incomplete ones are never held.
+    rest_N[rows] = False
     gain_NB[held] = _gains(
-      fitted.predict(emb_NE[rows]),
-      *(fitted.mean_M, reward_NM[rows], cost_M),
-      full_cost * np.array(budgets),
+      fit_rows(rest_N)(emb_NE[rows]),
+      contrast_lib.complete_mean(reward_NM[rest_N]),
+      *(reward_NM[rows], cost_M),
+      cost_M[best] * np.array(budgets),
     )
   num = len(complete) if enough else 0
   below_NB = gain_NB[:, [b < _FULL for b in budgets]]
