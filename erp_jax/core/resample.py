@@ -53,6 +53,24 @@ def interval(point: float, draws_Q: np.ndarray) -> dict[str, float | None]:
   return {'mean': float(point), 'lo': lo, 'hi': hi}
 
 
+def share_interval(
+  point: float, draws_Q: np.ndarray
+) -> dict[str, float | None]:
+  """As `interval`, for a number in [0, 1] with a skewed error, as AUROC has.
+
+  Percentiles, reflected about the value on the scale of logits: logit(lo) is
+  2 logit(value) - logit(upper percentile). They cover better than plain ones:
+  see `launch.coverage`. Plain ones where the value or a percentile is 0 or 1,
+  which have no logit.
+  """
+  leaf = interval(point, draws_Q)
+  if leaf['mean'] is None or not all(0 < bound < 1 for bound in leaf.values()):
+    return leaf
+  logit = {name: math.log(p / (1 - p)) for name, p in leaf.items()}
+  reflect = lambda name: 1 / (1 + math.exp(logit[name] - 2 * logit['mean']))
+  return {'mean': leaf['mean'], 'lo': reflect('hi'), 'hi': reflect('lo')}
+
+
 def undefined() -> dict[str, None]:
   """The interval of what has no value."""
   return {'mean': None, 'lo': None, 'hi': None}

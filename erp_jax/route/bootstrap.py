@@ -94,7 +94,7 @@ def bootstrap_intervals(
   return {
     'r2': _r2(split, dict(zip(r2_names, r2_QS.T, strict=True))),
     'auroc': {
-      pair: {'erp': _interval(value_Q)}
+      pair: {'erp': resample.share_interval(value_Q[0], value_Q[1:])}
       for pair, value_Q in zip(rankings, auroc_Q, strict=True)
     },
     'regret_at_budget': {

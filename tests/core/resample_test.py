@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from erp_jax.core import errors, resample
 
@@ -32,6 +32,30 @@ def test_without_a_value_or_draws_there_is_no_interval():
   assert resample.interval(1.0, np.full(3, np.nan)) == nothing
   assert resample.interval(1.0, np.zeros(0)) == nothing
   assert all(math.isnan(bound) for bound in resample.percentiles(np.zeros(0)))
+
+
+def test_the_interval_of_a_share_is_reflected_on_the_scale_of_logits():
+  rng = np.random.default_rng(2)
+  draws_Q = special.expit(2 + 0.5 * rng.normal(size=999))
+  leaf = resample.share_interval(0.9, draws_Q)
+  lo, hi = np.quantile(special.logit(draws_Q), [0.025, 0.975])
+  value = special.logit(0.9)
+  # Quantiles of logits and logits of quantiles differ between two draws.
+  assert leaf['lo'] == pytest.approx(special.expit(2 * value - hi), rel=1e-3)
+  assert leaf['hi'] == pytest.approx(special.expit(2 * value - lo), rel=1e-3)
+  assert leaf['mean'] == 0.9
+  missing = resample.share_interval(math.nan, draws_Q)
+  assert missing == resample.undefined()
+
+
+@pytest.mark.parametrize(
+  'point, draws', [(1.0, [0.8, 1.0]), (0.9, [0.8, 1.0]), (0.1, [0.0, 0.4])]
+)
+def test_a_share_at_an_end_has_the_plain_interval(point, draws):
+  draws_Q = np.repeat(draws, 50)
+  assert resample.share_interval(point, draws_Q) == resample.interval(
+    point, draws_Q
+  )
 
 
 @pytest.mark.parametrize('prob', [1e-6, 0.025, 0.5, 0.6, 0.9, 0.975, 0.9995])

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import special
 from sklearn import metrics as sklearn_metrics
 
 from erp_jax.core import resample
@@ -21,7 +22,11 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws(make_split):
   split = make_split(num=60)
   reward_NM = split.reward_NM.copy()
   reward_NM[4:9, 2] = np.nan
-  split = make_split(num=60, reward_NM=reward_NM)
+  # Noisy enough that no bound of an AUROC is 1.
+  prediction_NM = split.prediction_NM + np.random.default_rng(1).normal(
+    scale=0.4, size=(60, 4)
+  )
+  split = make_split(num=60, reward_NM=reward_NM, prediction_NM=prediction_NM)
   curves = baselines.curves(split)
   result = bootstrap.bootstrap_intervals(split, curves, _CFG)
   complete_N = split.complete_N
@@ -78,6 +83,9 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws(make_split):
     (result['auroc']['x|y']['erp'], 'auroc'),
   ):
     lo, hi = np.quantile(draws[key], [0.025, 0.975])
+    if key == 'auroc':
+      value = 2 * special.logit(leaf['mean'])
+      lo, hi = special.expit(value - special.logit([hi, lo]))
     assert leaf['lo'] == pytest.approx(lo, abs=1e-12)
     assert leaf['hi'] == pytest.approx(hi, abs=1e-12)
 
