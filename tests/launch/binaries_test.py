@@ -23,8 +23,10 @@ _BINARIES = sorted(
 _OWN_FLAGS = {
   'convert': ('--from', '--to'),
   'memory': ('--chips', '--models', '--dtype', '--json'),
+  'route_prompts': ('--router', '--budget', '--lam', '--input', '--output'),
 }
 _CLASSES = {
+  'coverage': pipeline_config.Coverage,
   'replay': pipeline_config.Replay,
   'simulate': pipeline_config.Simulate,
   'train_reward': train_stage.TrainRewardConfig,
