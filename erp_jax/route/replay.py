@@ -10,7 +10,7 @@ from erp_jax.data import outcomes, splits
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.route import results
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from erp_jax.probe import ridge
 from erp_jax.probe import stage as fit_stage
 from erp_jax.route import costs, results
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
