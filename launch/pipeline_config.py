@@ -10,6 +10,7 @@ from erp_jax.data import prompts as prompts_lib
 from erp_jax.data import simulate_config
 from erp_jax.embed import embedder
 from erp_jax.probe import pairwise as pairwise_lib
+from erp_jax.probe import predictability as predictability_lib
 from erp_jax.probe import rewards as rewards_reader
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import stage as fit_stage
@@ -20,6 +21,7 @@ from erp_jax.route import newcomer as newcomer_lib
 from erp_jax.route import replay as replay_lib
 from erp_jax.route import routing as routing_lib
 from erp_jax.route import stage as route_stage
+from erp_jax.route import winrates as winrates_lib
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards as rewards_lib
 
@@ -39,7 +41,11 @@ class Experiments:
   # What failed responses of a run are worth.
   reader: rewards_reader.ReaderConfig = rewards_reader.ReaderConfig()
   common: experiment_lib.ExperimentConfig = experiment_lib.ExperimentConfig()
+  predictability: predictability_lib.PredictabilityConfig = (
+    predictability_lib.PredictabilityConfig()
+  )
   pairwise: pairwise_lib.PairwiseConfig = pairwise_lib.PairwiseConfig()
+  winrates: winrates_lib.WinRatesConfig = winrates_lib.WinRatesConfig()
   routing: routing_lib.RoutingConfig = routing_lib.RoutingConfig()
   learning: learning_lib.LearningConfig = learning_lib.LearningConfig()
   newcomer: newcomer_lib.NewcomerConfig = newcomer_lib.NewcomerConfig()

@@ -61,6 +61,33 @@ def test_what_is_there_is_not_made_again(launch, routed):
   }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'binary, table, figure',
+  [
+    ('predictability', 'r2', 'predicted'),
+    ('pairwise', 'pairs', 'pairs'),
+    ('winrates', 'wins', 'wins'),
+    ('learning', 'r2', 'learning'),
+  ],
+)
+def test_the_other_experiments_too(launch, tmp_path, binary, table, figure):
+  folder = _run(
+    launch,
+    binary,
+    tmp_path,
+    '--config.experiments.learning.num_prompts=(10,40)',
+    '--config.experiments.learning.num_samples=(1,4)',
+    '--config.experiments.learning.repeats=2',
+  )
+  page = (folder / 'report.html').read_text()
+  assert 'class="banner">SIMULATED' in page
+  assert (folder / f'tables/simulated-grm-{table}.csv').exists()
+  assert list((folder / 'figures').glob(f'simulated-grm-*{figure}*.pdf'))
+  metrics = json.loads((folder / 'metrics.json').read_text())
+  assert set(metrics['simulated']) >= {'oasst', 'grm', 'internlm'}
+
+
 @pytest.mark.parametrize(
   'flag, message',
   [
