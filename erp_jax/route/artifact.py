@@ -156,7 +156,7 @@ def _describe(policy: policy_lib.Policy) -> dict[str, Any]:
 
 
 def _tensors(policy: policy_lib.Policy) -> dict[str, np.ndarray]:
-  tensors = {'bias_M': policy.bias_M}
+  tensors = {'bias_M': policy.bias_M, 'margin_M': policy.margin_M}
   for i, part in enumerate(policy.parts):
     tensors |= {
       f'{i}.theta_EM': part.theta_EM,
@@ -184,6 +184,7 @@ def _policy(
     cost_M=np.array([arm['cost'] for arm in arms], np.float64),
     mean_M=np.array([arm['mean_reward'] for arm in arms], np.float64),
     bias_M=tensors['bias_M'],
+    margin_M=tensors['margin_M'],
     parts=tuple(
       _part(entry, tensors, i) for i, entry in enumerate(described['parts'])
     ),

@@ -12,7 +12,7 @@ from erp_jax.probe import ridge
 from erp_jax.route import feature_map, ladder, path
 from erp_jax.route import posterior as posterior_lib
 
-ERP, ERP_LOO = 'erp', 'erp_loo'
+ERP, ERP_LOO, ERP_GUARDED = 'erp', 'erp_loo', 'erp_guarded'
 FLAG, STATIC_MIXTURE = 'flag', 'static_mixture'
 MAX_POINTS = 1000
 
@@ -68,13 +68,14 @@ class Policy:
   be the same.
 
   Attributes:
-    name: of the policy: ERP, ERP_LOO, …
+    name: of the policy: ERP, ERP_LOO, ERP_GUARDED.
     arms: names.
     cost_M: mean cost of each arm.
     mean_M: mean training reward of each arm, which the best single arm and the
       static mixture go by.
     bias_M, parts: the prediction. The first part's leverage says which prompts
       are out of distribution.
+    margin_M: raises predictions where an arm is chosen, and nowhere else.
     ladder: the λ path of the prompts that budgets are set on.
     out_of_distribution: FLAG only says so; STATIC_MIXTURE also routes such a
       prompt by mean_M, as if it had not been read, within the same budget.
@@ -86,6 +87,7 @@ class Policy:
   mean_M: np.ndarray
   bias_M: np.ndarray
   parts: tuple[Part, ...]
+  margin_M: np.ndarray
   ladder: ladder.Ladder
   out_of_distribution: str = FLAG
 
@@ -149,7 +151,7 @@ class Policy:
       draw_N = _draws(emb_NE, prompt_ids)
       price_N = self.ladder.prices(limit, draw_N)
       static_price_N = self.static.prices(limit, draw_N)
-    choice_N = path.choose(reward_NM, self.cost_M, price_N)
+    choice_N = path.choose(reward_NM + self.margin_M, self.cost_M, price_N)
     if self.out_of_distribution == STATIC_MIXTURE:
       mean_NM = np.tile(self.mean_M, (len(emb_NE), 1))
       static_N = path.choose(mean_NM, self.cost_M, static_price_N)
@@ -244,6 +246,7 @@ def calibrate(
   bias_M: np.ndarray,
   parts: Sequence[Part],
   emb_NE: np.ndarray,
+  margin_M: np.ndarray | float = 0.0,
   max_points: int = MAX_POINTS,
   out_of_distribution: str = FLAG,
 ) -> Policy:
@@ -257,9 +260,10 @@ def calibrate(
   cost_M = np.asarray(cost_M, np.float64)
   _check_costs(arms, cost_M)
   reward_NM, _, ood_N = predict(bias_M, parts, emb_NE)
+  score_NM = reward_NM + margin_M
   if out_of_distribution == STATIC_MIXTURE:
-    reward_NM = reward_NM[~ood_N]
-  if not len(reward_NM):
+    score_NM = score_NM[~ood_N]
+  if not len(score_NM):
     raise errors.UserError(
       f'all {len(emb_NE)} prompts to set budgets on are out of distribution: '
       f'give others, or set out_of_distribution={FLAG}.'
@@ -271,7 +275,8 @@ def calibrate(
     mean_M=np.asarray(mean_M, np.float64),
     bias_M=bias_M,
     parts=tuple(parts),
-    ladder=ladder.build(reward_NM, cost_M, max_points),
+    margin_M=np.zeros(len(cost_M)) + margin_M,
+    ladder=ladder.build(score_NM, cost_M, max_points),
     out_of_distribution=out_of_distribution,
   )
 

@@ -87,6 +87,7 @@ def _constant(bias_M, calibrated_NM):
         ),
       ),
     ),
+    margin_M=np.zeros(2),
     ladder=ladder.build(np.array(calibrated_NM), cost_M, 10),
   )
 
@@ -282,3 +283,16 @@ def test_a_free_arm_is_what_no_money_buys(train):
 def test_costs_that_are_none(train, cost):
   with pytest.raises(errors.UserError, match='the cost of b is'):
     _fit(train, train[0], cost_M=np.array([1.0, cost, 2.0]))
+
+
+def test_a_margin_moves_choices_and_budgets_but_no_prediction(train):
+  plain = _fit(train, train[0])
+  raised = _fit(train, train[0], margin_M=np.array([0.0, 0.3, 0.0]))
+  expected, found = (made.decide(train[0], lam=0.0) for made in (plain, raised))
+  np.testing.assert_array_equal(found.reward_NM, expected.reward_NM)
+  np.testing.assert_array_equal(found.win_NM, expected.win_NM)
+  score_NM = expected.reward_NM + [0.0, 0.3, 0.0]
+  np.testing.assert_array_equal(found.choice_N, score_NM.argmax(axis=1))
+  assert (found.choice_N != expected.choice_N).any()
+  cost_N = raised.decide(train[0], budget=0.5).cost_N
+  assert cost_N.mean() == pytest.approx(35, abs=62 / 400)
