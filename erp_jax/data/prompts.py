@@ -2,12 +2,17 @@
 
 A row has `prompt` and `category`; `id` and `checks` are optional. `checks` says
 what the `verify` reward can check: an object in JSONL, or its JSON text in a
-string, which is how a Parquet column holds it.
+string, which is how a Parquet column holds it. In a file of conversations, the
+prompt is what the user asks first in a list of turns.
+
+What is in the category column may be a category itself, or a source that a
+table gives a category.
 """
 
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,13 +21,18 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from erp_jax.core import config, errors, store
-from erp_jax.data import mmlu_pro
+from erp_jax.data import conversations, mmlu_pro
+from erp_jax.data import sources as sources_lib
 
 QUICKSTART = 'quickstart'
-ROWS, MMLU_PRO = 'rows', 'mmlu_pro'
+ROWS, MMLU_PRO, CONVERSATIONS = 'rows', 'mmlu_pro', 'conversations'
+FORMATS = (ROWS, MMLU_PRO, CONVERSATIONS)
+KEEP, DROP = 'keep', 'drop'
 _CHECKS = 'checks'
 _DEFAULT_ID = 'id'
 _DEFAULT_COLUMNS = ['prompt', 'category', _DEFAULT_ID]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,13 +40,24 @@ class PromptConfig:
   """Which prompts a run is about."""
 
   path: str = QUICKSTART  # 'quickstart', or a .jsonl or .parquet file.
-  format: str = ROWS  # What its rows are: prompts, or questions of mmlu_pro.
-  prompt_column: str = 'prompt'
-  category_column: str = 'category'
+  # What its rows are: prompts, questions of mmlu_pro, or conversations.
+  format: str = ROWS
+  prompt_column: str = 'prompt'  # Of conversations: the list of turns.
+  category_column: str = 'category'  # With a table of categories: the source.
   id_column: str = _DEFAULT_ID  # Without this column, ids are hashes.
   # Prompts kept of each category, picked by a hash of seed and id; 0 = all.
   limit_per_category: int = 0
   seed: int = 0
+  # Source -> category, every source named; '' leaves its rows out. Without any,
+  # what is in the column is the category. The table is set in a config file:
+  # flags cannot name its sources.
+  categories: dict[str, str] = dataclasses.field(default_factory=dict)
+  # Rows that repeat a text: 'keep' takes each for a prompt, which needs ids;
+  # 'drop' leaves out all but the first in the file.
+  duplicates: str = KEEP
+  # System turns of conversations: 'drop' them, or 'keep' those before the first
+  # user turn as the beginning of the prompt, an empty line after each.
+  system: str = DROP
 
   def __post_init__(self):
     if self.limit_per_category < 0 or self.limit_per_category == 1:
@@ -50,15 +71,28 @@ class PromptConfig:
         f'prompts.prompt_column, category_column and id_column are {columns}, '
         f'but must be three different names, none empty and none {_CHECKS!r}.'
       )
-    if self.format not in (ROWS, MMLU_PRO):
+    if self.format not in FORMATS:
       raise errors.UserError(
-        f'prompts.format is {self.format!r}, but must be {ROWS} or {MMLU_PRO}.'
+        f'prompts.format is {self.format!r}, but must be one of '
+        f'{", ".join(FORMATS)}.'
+      )
+    for name in ('duplicates', 'system'):
+      if getattr(self, name) not in (KEEP, DROP):
+        raise errors.UserError(
+          f'prompts.{name} is {getattr(self, name)!r}, but must be {KEEP} or '
+          f'{DROP}.'
+        )
+    if self.system == KEEP and self.format != CONVERSATIONS:
+      raise errors.UserError(
+        f'prompts.system is {KEEP!r}, but only rows of format {CONVERSATIONS} '
+        f'have system turns: leave it at {DROP!r}.'
       )
     if self.format == MMLU_PRO and columns != _DEFAULT_COLUMNS:
       raise errors.UserError(
         f'prompts.prompt_column, category_column and id_column are {columns}, '
         f'but {MMLU_PRO} has its own columns: leave them as they are.'
       )
+    sources_lib.check_table(self.categories)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,45 +107,89 @@ class Prompt:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """The prompts of a file, and what became of its rows.
+
+  Attributes:
+    prompts: sorted by id.
+    sources: of each prompt, what is in the category column.
+    counts: by source: `category`, `rows` in the file, `kept`, and why others
+      were not: `left_out` by the table, without a usable user turn,
+      `duplicates`, `over_limit`. Reasons that did not occur are not there.
+  """
+
+  prompts: tuple[Prompt, ...]
+  sources: tuple[str, ...]
+  counts: Mapping[str, Mapping[str, str | int]]
+
+
 def load(cfg: PromptConfig) -> tuple[Prompt, ...]:
-  """The prompts of a file, sorted by id.
+  """The prompts of a file, sorted by id; raises what `select` does."""
+  return select(cfg).prompts
+
+
+def select(cfg: PromptConfig) -> Selection:
+  """The prompts of a file, with what was left out.
 
   Raises UserError for a file that is missing, empty or of another kind, and for
   a row without a usable prompt, category, id or checks, a repeated id (without
-  ids: a repeated prompt), and a category with a single prompt.
+  ids: a repeated prompt), a source that the table of categories lacks, and a
+  category with a single prompt. Conversations without a usable user turn are
+  left out.
   """
   seen = {}
-  counts = {}
+  texts = set()
+  places = {}
+  source_of = {}
+  tally = sources_lib.Tally(cfg.categories)
   kept = []
   for where, row in _rows(cfg):
-    prompt = _read_row(cfg, row, where)
+    _check_characters(row, where)
+    source = _read_text(cfg, row, 'category_column', where)
+    category = tally.category(source)
+    if not category:
+      continue
+    text, missing = _prompt_text(cfg, row, where)
+    if not missing and cfg.duplicates == DROP and text in texts:
+      missing = 'duplicates'
+    if missing:
+      tally.leave_out(source, missing)
+      continue
+    prompt = _read_row(cfg, row, text, category, where)
     if prompt.id in seen:
-      what = (
-        f'the prompt id {prompt.id!r}'
-        if cfg.id_column in row
-        else f'the prompt {_short(prompt.prompt)}'
-      )
+      what, fix = f'the prompt id {prompt.id!r}', 'or delete one'
+      if cfg.id_column not in row:
+        what = f'the prompt {_short(text)}'
+        fix = f"delete one, or set prompts.duplicates to '{DROP}'"
       raise errors.UserError(
         f'{where} repeats {what} of {seen[prompt.id]}: '
-        'give each its own id, or delete one.'
+        f'give each its own id, {fix}.'
       )
     seen[prompt.id] = where
-    counts.setdefault(prompt.category, []).append(where)
+    texts.add(text)
+    places.setdefault(category, []).append(where)
+    source_of[prompt.id] = source
     kept.append(prompt)
+  tally.check(cfg.path)
   if not kept:
     raise errors.UserError(
-      f'{cfg.path} holds no prompts: add rows with {cfg.prompt_column!r} and '
-      f'{cfg.category_column!r}, or set prompts.path to another file.'
+      f'{cfg.path} holds no prompts{tally.said()}: add rows with '
+      f'{cfg.prompt_column!r} and {cfg.category_column!r}, or set prompts.path to another file.'
     )
-  for category, places in sorted(counts.items()):
-    if len(places) == 1:
+  for category, alone in sorted(places.items()):
+    if len(alone) == 1:
       raise errors.UserError(
-        f'{places[0]} is the only prompt of category {category!r}, which '
+        f'{alone[0]} is the only prompt of category {category!r}, which '
         'cannot be split into halves: add another, or rename the category.'
       )
   if cfg.limit_per_category:
     kept = _limit(kept, cfg.limit_per_category, cfg.seed)
-  return tuple(sorted(kept, key=lambda prompt: prompt.id))
+  kept = tuple(sorted(kept, key=lambda prompt: prompt.id))
+  sources = tuple(source_of[prompt.id] for prompt in kept)
+  if cfg.categories or tally.said():
+    _log.info('prompts of %s: %s', cfg.path, tally.counts(sources))
+  return Selection(kept, sources, tally.counts(sources))
 
 
 def digest(prompts: Iterable[Prompt]) -> str:
@@ -127,6 +205,29 @@ def digest(prompts: Iterable[Prompt]) -> str:
 def text_digest(prompts: Iterable[Prompt]) -> str:
   """Hex sha256 of ids and texts alone: what responses and embeddings are of."""
   return store.digest(sorted([p.id, p.prompt] for p in prompts))
+
+
+def file_rows(
+  path: epath.Path, what: str, other: str = ''
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """(place, row) of each row of a table, the place being file and number.
+
+  `what` is the setting that names it, `other` what else could stand there.
+  Raises UserError unless it is a .jsonl or .parquet file that can be read.
+  """
+  readers = {'.jsonl': _jsonl_rows, '.parquet': _parquet_rows}
+  if path.suffix not in readers:
+    must = f'be {other} or end in' if other else 'end in'
+    raise errors.UserError(
+      f'{what} is {str(path)!r}, but must {must} {" or ".join(readers)}.'
+    )
+  if not path.is_file():
+    instead = f', or use {other}' if other else ''
+    raise errors.UserError(
+      f'{what} is {str(path)!r}, but there is no such file: check the '
+      f'path{instead}.'
+    )
+  return readers[path.suffix](path)
 
 
 def _limit(prompts: Iterable[Prompt], limit: int, seed: int) -> list[Prompt]:
@@ -149,18 +250,7 @@ def _rows(cfg: PromptConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
     path = epath.resource_path('erp_jax.data') / f'{QUICKSTART}.jsonl'
   else:
     path = epath.Path(cfg.path)
-  readers = {'.jsonl': _jsonl_rows, '.parquet': _parquet_rows}
-  if path.suffix not in readers:
-    raise errors.UserError(
-      f'prompts.path is {cfg.path!r}, but must be {QUICKSTART!r} or end in '
-      f'{" or ".join(readers)}.'
-    )
-  if not path.is_file():
-    raise errors.UserError(
-      f'prompts.path is {cfg.path!r}, but there is no such file: check the '
-      f'path, or use {QUICKSTART!r}.'
-    )
-  rows = readers[path.suffix](path)
+  rows = file_rows(path, 'prompts.path', repr(QUICKSTART))
   return mmlu_pro.prompt_rows(rows) if cfg.format == MMLU_PRO else rows
 
 
@@ -212,7 +302,7 @@ def _parquet_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
       yield f'{path} row {i}', row
 
 
-def _read_row(cfg: PromptConfig, row: Mapping[str, Any], where: str) -> Prompt:
+def _check_characters(row: Mapping[str, Any], where: str) -> None:
   try:
     json.dumps(row, ensure_ascii=False, default=str).encode()
   except UnicodeEncodeError as e:
@@ -220,7 +310,25 @@ def _read_row(cfg: PromptConfig, row: Mapping[str, Any], where: str) -> Prompt:
       f'{where} holds half of a surrogate pair ({e.object[e.start]!r}), which '
       'is no character: delete it.'
     ) from e
-  text = _read_text(cfg, row, 'prompt_column', where)
+
+
+def _prompt_text(
+  cfg: PromptConfig, row: Mapping[str, Any], where: str
+) -> conversations.Opening:
+  if cfg.format != CONVERSATIONS:
+    text = _read_text(cfg, row, 'prompt_column', where)
+    return conversations.Opening(text, '')
+  turns = _column(cfg, row, 'prompt_column', where)
+  return conversations.opening(turns, cfg.system == KEEP, where)
+
+
+def _read_row(
+  cfg: PromptConfig,
+  row: Mapping[str, Any],
+  text: str,
+  category: str,
+  where: str,
+) -> Prompt:
   prompt_id = row.get(cfg.id_column)
   if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
     prompt_id = str(prompt_id)
@@ -229,16 +337,25 @@ def _read_row(cfg: PromptConfig, row: Mapping[str, Any], where: str) -> Prompt:
   else:
     prompt_id = hashlib.sha256(text.encode()).hexdigest()[:16]
   return Prompt(
-    id=prompt_id,
-    prompt=text,
-    category=_read_text(cfg, row, 'category_column', where),
-    checks=_read_checks(row.get(_CHECKS), where),
+    prompt_id, text, category, _read_checks(row.get(_CHECKS), where)
   )
 
 
 def _read_text(
   cfg: PromptConfig, row: Mapping[str, Any], field: str, where: str
 ) -> str:
+  value = _column(cfg, row, field, where)
+  if not isinstance(value, str) or not value.strip():
+    raise errors.UserError(
+      f'{where} has {getattr(cfg, field)!r} {_short(value)}, but must have a '
+      'text there that is not empty: write one, or delete the row.'
+    )
+  return value
+
+
+def _column(
+  cfg: PromptConfig, row: Mapping[str, Any], field: str, where: str
+) -> Any:
   column = getattr(cfg, field)
   if column not in row:
     raise errors.UserError(
@@ -246,13 +363,7 @@ def _read_text(
       f'{config.did_you_mean(column, row).removesuffix(".")}: '
       f'rename it, or set prompts.{field}.'
     )
-  value = row[column]
-  if not isinstance(value, str) or not value.strip():
-    raise errors.UserError(
-      f'{where} has {column!r} {_short(value)}, but must have a text there '
-      'that is not empty: write one, or delete the row.'
-    )
-  return value
+  return row[column]
 
 
 def _read_checks(value: Any, where: str) -> Mapping[str, Any]:
