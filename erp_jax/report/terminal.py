@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from etils import epath
+from rich import box
 from rich import table as rich_table
 from rich import text as rich_text
 
+from erp_jax.report import cells, runs, tables, verdict, words
 from erp_jax.report import evaluation as evaluation_lib
-from erp_jax.report import runs, tables, verdict, words
 from erp_jax.route import evaluate
 
 
@@ -33,6 +34,30 @@ def terminal_table(
   run = runs.load(workdir, rewards, live[0].models)
   grid.add_row(_r2(live, run))
   return grid
+
+
+def of_table(shown: cells.Table) -> rich_table.Table:
+  """A report's table; notes stand below their numbers."""
+  table = rich_table.Table(
+    title=rich_text.Text(shown.title),
+    title_justify='left',
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
+  )
+  for i, name in enumerate(shown.head):
+    justify = 'left' if i < shown.labels else 'right'
+    table.add_column(rich_text.Text(name), justify=justify)
+  for row in shown.rows:
+    table.add_row(
+      *(
+        rich_text.Text(
+          f'{cell.text}\n{cell.note}'.strip(),
+          style='bold' if cell.strong else '',
+        )
+        for cell in row
+      )
+    )
+  return table
 
 
 def _budgets(replay: evaluation_lib.Evaluation) -> rich_table.Table:
