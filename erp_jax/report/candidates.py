@@ -1,6 +1,5 @@
 """The table of candidates: training-only score beside test result."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +7,10 @@ from erp_jax.report import cells, words
 from erp_jax.route import evaluate
 
 
-def table(name: str, title: str, rows: Sequence[Mapping[str, Any]]):
-  """A cells.Table of `route.candidates.compare`'s rows.
+def table(
+  name: str, title: str, rows: Sequence[Mapping[str, Any]]
+) -> cells.Table:
+  """The table of the rows of `route.candidates.compare`.
 
   Per budget two columns: `held out` is minus the gain on held-out training
   prompts with 1.96 standard errors, so that both read as regret.
@@ -40,5 +41,5 @@ def table(name: str, title: str, rows: Sequence[Mapping[str, Any]]):
 def _held_out(row: Mapping[str, Any]) -> cells.Cell:
   if row['held_out'] is None:
     return cells.Cell(words.DASH)
-  value, half = -row['held_out'], 1.96 * (row['held_out_se'] or math.nan)
+  value, half = -row['held_out'], 1.96 * row['held_out_se']
   return cells.number(value, value - half, value + half)
