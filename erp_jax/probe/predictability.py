@@ -134,7 +134,10 @@ def evaluate(
       points[reward].append(
         _point(records, truths[reward], predictions[reward], train_N, cfg)
       )
-  score = _scorer(records, train_first_N, bootstrap, cfg)
+  test_N = ~train_first_N
+  drawn = list(resample.draw_counts(int(test_N.sum()), bootstrap))
+  counts = lambda: drawn  # Counted once: every number is of the same draws.
+  score = _scorer(records, train_first_N, counts, cfg)
   fitted = {}
   if cfg.compare_fits:
     fitted = {
@@ -147,7 +150,6 @@ def evaluate(
     flags: _predict_without(records, train_first_N, ridge, flags)
     for flags in _flag_sets(records, cfg)
   }
-  test_N = ~train_first_N
   result = {}
   for reward in records.rewards:
     truth = truths[reward]
@@ -157,7 +159,7 @@ def evaluate(
       contrasts=explained.score_contrasts(
         _rows(truth, test_N),
         first[reward][test_N],
-        _counts(test_N, bootstrap),
+        counts,
         cfg.ceiling,
       ),
       over_splits={
@@ -196,12 +198,6 @@ def evaluate(
   return result
 
 
-def _counts(
-  test_N: np.ndarray, bootstrap: resample.BootstrapConfig
-) -> explained.Counts:
-  return lambda: resample.draw_counts(int(test_N.sum()), bootstrap)
-
-
 def _rows(truth: explained.Truth, rows_N: np.ndarray) -> explained.Truth:
   return explained.Truth(*(part[rows_N] for part in truth))
 
@@ -209,7 +205,7 @@ def _rows(truth: explained.Truth, rows_N: np.ndarray) -> explained.Truth:
 def _scorer(
   records: records_lib.Records,
   train_N: np.ndarray,
-  bootstrap: resample.BootstrapConfig,
+  counts: explained.Counts,
   cfg: PredictabilityConfig,
 ) -> Callable[..., explained.Table]:
   """Scores a truth and predictions of all prompts, on the test prompts."""
@@ -219,7 +215,7 @@ def _scorer(
       _rows(truth, ~train_N),
       prediction_NM[~train_N],
       records.category_N[~train_N],
-      _counts(~train_N, bootstrap),
+      counts,
       cfg.baseline,
       (truth.mean_NM[train_N], records.category_N[train_N]),
       with_ceiling,

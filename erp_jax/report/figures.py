@@ -95,6 +95,7 @@ def scatter(
   handles = {}
   for i, (axes, title) in enumerate(zip(grid.flat, panels, strict=False)):
     points = panels[title]
+    few = len(points.actual_N) < 300
     for c, category in enumerate(categories):
       of_category = points.category_N == category
       (handles[category],) = axes.plot(
@@ -104,8 +105,8 @@ def scatter(
         marker=MARKERS[c // len(CYCLE) % len(MARKERS)],
         color=CYCLE[c % len(CYCLE)],
         markeredgewidth=0,
-        markersize=4.5,
-        alpha=0.6 if len(of_category) < 300 else 0.25,
+        markersize=4.5 if few else 2.5,  # So that no category hides another.
+        alpha=0.6 if few else 0.4,
       )
     (handles['mean of a group of like predictions'],) = axes.plot(
       *_group_means(points.predicted_N, points.actual_N),
@@ -135,13 +136,14 @@ def scatter(
   legend = figure.legend(
     handles.values(),
     handles.keys(),
-    loc='outside lower center',
-    ncols=min(4, len(handles)),
+    loc='outside lower right',  # A stamp stands at the left.
+    ncols=min(3, len(handles)),
     frameon=False,
     fontsize=9,
   )
   for handle in legend.legend_handles:
     handle.set_alpha(1)
+    handle.set_markersize(6)
   return figure
 
 

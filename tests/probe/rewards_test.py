@@ -148,6 +148,18 @@ def test_a_floor_for_fewer_scored_than_sampled(run):
   np.testing.assert_array_equal(few, [[[-1, 0.25]], [[0.5, 0.5]]])
 
 
+def test_a_response_that_was_never_scored_gets_no_floor(run):
+  floored = {'floors': {'rm': -9.0}, 'floored': ('empty', 'cut')}
+  _write(run, 'c', [('p', 0, 1)])
+  _write_responses(run, 'c', [('p', 0, 'One.', 'stop'), ('p', 1, '', 'length')])
+  samples = rewards.read_samples(
+    run, ('rm',), ('c', 'a'), ('p', 'q'), rewards.ReaderConfig(**floored)
+  )
+  np.testing.assert_array_equal(
+    samples.reward_NKM['rm'], [[[1, 1], [_NAN, -9]], [[_NAN, 3], [_NAN, -9]]]
+  )
+
+
 def test_wrong_settings_are_named(run):
   with pytest.raises(errors.UserError, match="floors names 'fwe'.*few"):
     _read(run, floors={'fwe': 0.0})
