@@ -70,17 +70,19 @@ def bootstrap(
   for tree in (point_I, value_QI):
     tree[DIFFERENCE] = tree['logistic'] - tree['erp']
   used_I = np.isfinite(point_I[DIFFERENCE])
+  leaf = {name: resample.share_interval for name in PREDICTORS}
+  leaf[DIFFERENCE] = resample.interval
   return Intervals(
     comparison=comparison,
     by_pair={
       name: [
-        resample.interval(point_I[name][index], value_QI[name][:, index])
+        leaf[name](point_I[name][index], value_QI[name][:, index])
         for index in range(num_pairs)
       ]
       for name in point_I
     },
     over_pairs={
-      name: resample.interval(
+      name: leaf[name](
         point_I[name][used_I].mean(), value_QI[name][:, used_I].mean(axis=1)
       )
       if used_I.any()

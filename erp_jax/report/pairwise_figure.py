@@ -14,6 +14,12 @@ _LOOK = {
 }
 _APART = 0.17
 _AVERAGE = 'average over pairs'
+_LONG = 36  # Letters: longer names of pairs take two lines.
+
+
+def wrap(name: str) -> str:
+  """'a or b' on one line, or two if it is long."""
+  return name if len(name) <= _LONG else name.replace(' or ', ' or\n', 1)
 
 
 def draw(
@@ -47,7 +53,7 @@ def draw(
       )
   axes.axvline(0.5, color=figures.GREY, linestyle='--', linewidth=1)
   axes.axhline(last - 0.65, color=figures.GREY, linewidth=0.8)
-  axes.set_yticks([*range(len(names)), last], [*names, _AVERAGE])
+  axes.set_yticks([*range(len(names)), last], [*map(wrap, names), _AVERAGE])
   axes.set_ylim(last + 0.6, -0.6)
   figures.plain_axes(
     axes, 'AUROC of pairwise wins (0.5 is a coin, right is better)', ''

@@ -8,7 +8,7 @@ from matplotlib import figure as figure_lib
 
 from erp_jax.core import resample
 from erp_jax.probe import pairwise
-from erp_jax.report import cells, document, figures, words
+from erp_jax.report import cells, document, figures, pairwise_figure, words
 from erp_jax.route import proposition as proposition_lib
 from erp_jax.route import winrates
 
@@ -215,7 +215,8 @@ def _tables(prefix: str, found: Found) -> list[cells.Table]:
   return [
     cells.Table(
       f'{prefix}-bounds',
-      'Strict win rates against the bounds on the first split’s test prompts. '
+      'Strict win rates against the bounds on the first split’s test prompts; '
+      'with few samples a prompt’s rate is often below its chance. '
       'Beyond chance: so far below that if the bound were the true chance of a '
       'win, at most 5 % of prompts would be (Chernoff’s inequality for '
       'U-statistics); with an exact d and a true σ² any more would refute the '
@@ -335,7 +336,7 @@ def draw(judged: dict[str, Judged], gap: str) -> figure_lib.Figure:
         zorder=4,
       )
     figures.plain_axes(axes, f'd, from {_GAPS[gap]} (reward units)', '')
-    axes.set_title(which, fontsize=10)
+    axes.set_title(pairwise_figure.wrap(which), fontsize=10)
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(left=0)
   panels[0].set_ylabel('P(the arm of higher ER wins)')

@@ -132,7 +132,7 @@ def _shares(
     return shares
   shares = {
     'true': winrates_lib.best(records.mean_NM(reward)[~train_N]),
-    'predicted': winrates_lib.predicted_best(prediction_NM[~train_N]),
+    'predicted': winrates_lib.best(prediction_NM[~train_N]),
   }
   if reward in records.er_NM:
     shares['known'] = winrates_lib.best(records.er_NM[reward][~train_N])

@@ -15,8 +15,9 @@ from erp_jax.probe import ceiling
 from erp_jax.route import split as split_lib
 from erp_jax.route import winprob
 
-# Of predictions that differ by rounding alone, as where all rewards are equal.
-_TIED = 1e-9
+# Values this near, of the largest magnitude, differ by rounding alone: means of
+# equal rewards, and what is predicted where all are equal.
+_TIED = 1e-11
 _NODES = 64  # Of Gauss-Hermite quadrature: error 2e-5 where variances are 16:1.
 GAPS = ('samples', 'other_half', 'known', 'predicted')
 
@@ -122,23 +123,18 @@ def choose_pair(
   return min(top, other), max(top, other)
 
 
-def best(value_NM: np.ndarray, tied: float = 0.0) -> np.ndarray:
+def best(value_NM: np.ndarray) -> np.ndarray:
   """share_NM: who has the highest value; m tied arms 1/m each.
 
-  Values tie within `tied` of the largest magnitude. NaN for a prompt of which
-  a value is missing.
+  Values that differ by rounding alone tie. NaN for a prompt of which a value
+  is missing.
   """
   top_N = value_NM.max(axis=1, keepdims=True)
   largest = np.abs(value_NM[np.isfinite(value_NM)]).max(initial=0)
-  wins_NM = value_NM >= top_N - tied * largest
+  wins_NM = value_NM >= top_N - _TIED * largest
   with np.errstate(invalid='ignore'):
     share_NM = wins_NM / wins_NM.sum(axis=1, keepdims=True)
   return np.where(np.isfinite(top_N), share_NM, np.nan)
-
-
-def predicted_best(prediction_NM: np.ndarray) -> np.ndarray:
-  """`best` of predictions, of which those that differ by rounding tie."""
-  return best(prediction_NM, _TIED)
 
 
 def best_of_samples(reward_NKM: np.ndarray) -> np.ndarray:
@@ -200,14 +196,14 @@ def best_of_gaussians(mean_NM: np.ndarray, var_M: np.ndarray) -> np.ndarray:
   """share_NM: the chance that an arm's sample is the best one.
 
   One sample of each arm, Gaussian around these means, independent. NaN
-  variances give NaN; without variance it is `predicted_best`.
+  variances give NaN; without variance it is `best`.
   """
   if not np.isfinite(var_M).all():
     return np.full(mean_NM.shape, np.nan)
   if not var_M.all():
     if var_M.any():
       raise ValueError(f'variances {var_M}: all or none must be 0.')
-    return predicted_best(mean_NM)
+    return best(mean_NM)
   node, weight = np.polynomial.hermite_e.hermegauss(_NODES)
   weight = weight / weight.sum()
   sd_M = np.sqrt(var_M)

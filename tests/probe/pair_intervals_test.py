@@ -63,9 +63,11 @@ def test_intervals_are_percentiles_of_aurocs_of_drawn_prompts(label):
     leaves = [*found.by_pair[name], found.over_pairs[name]]
     for leaf, value_Q in zip(leaves, expected, strict=True):
       assert leaf['mean'] == pytest.approx(value_Q[0])
-      # A percentile of 100 draws, by the same rule on the same draws.
-      expected_leaf = resample.interval(value_Q[0], value_Q[1:])
-      assert leaf == pytest.approx(expected_leaf)
+      # The same rule on the same draws: of logits, but for differences.
+      rule = (
+        resample.interval if name == 'difference' else (resample.share_interval)
+      )
+      assert leaf == pytest.approx(rule(value_Q[0], value_Q[1:]))
   assert np.ptp(values['difference'][:, 0]) > 0.01
 
 

@@ -10,7 +10,13 @@ from sklearn import linear_model, metrics
 
 from erp_jax.core import resample
 from erp_jax.probe import pairwise as pairwise_lib
-from erp_jax.report import document, experiment, pairwise, words
+from erp_jax.report import (
+  document,
+  experiment,
+  pairwise,
+  pairwise_figure,
+  words,
+)
 
 _COMMON = experiment.ExperimentConfig(
   splits=3, bootstrap=resample.BootstrapConfig(num_draws=100)
@@ -148,17 +154,18 @@ def test_the_regression_may_have_fewer_splits_than_erp(make_records):
 
 
 @pytest.mark.parametrize(
-  'lo, hi, expected',
+  'lo, hi, margin, expected',
   [
-    (-0.02, 0.009, 'confirmed'),
-    (0.001, 0.009, 'confirmed'),
-    (-0.02, 0.01, 'undecided'),
-    (0.001, 0.03, 'refuted'),
-    (None, None, 'not measured'),
+    (-0.02, 0.009, 0.01, 'confirmed'),
+    (0.001, 0.009, 0.01, 'confirmed'),
+    (0.001, 0.009, 0.005, 'refuted'),
+    (-0.02, 0.01, 0.01, 'undecided'),
+    (0.001, 0.03, 0.01, 'refuted'),
+    (None, None, 0.01, 'not measured'),
   ],
 )
-def test_the_claim_follows_from_the_interval(lo, hi, expected):
-  assert pairwise.no_better(lo, hi, 0.01) == expected
+def test_the_claim_follows_from_the_interval(lo, hi, margin, expected):
+  assert pairwise.no_better(lo, hi, margin) == expected
 
 
 def test_the_claim_is_in_the_table_and_the_metrics(make_records):
@@ -195,6 +202,12 @@ def test_figures_show_both_predictors_with_their_intervals(make_records):
     assert sorted(ends[:, 0]) == pytest.approx([leaf['lo'], leaf['hi']])
   assert len(axes.containers) == 8
   assert len(drawn['made-first-pairs'].legends[0].get_texts()) == 2
+
+
+def test_long_names_of_pairs_take_two_lines():
+  assert pairwise_figure.wrap('small or large') == 'small or large'
+  name = 'Meta-Llama-3.1-8B-Instruct or Meta-Llama-3.1-70B-Instruct'
+  assert pairwise_figure.wrap(name).split('\n') == [name[:29], name[30:]]
 
 
 def test_one_arm_has_no_pairs(make_records):

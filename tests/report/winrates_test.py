@@ -284,12 +284,15 @@ def test_one_arm_always_wins(make_records):
 
 
 def test_equal_rewards_are_ties_and_said_so(make_records):
-  records = make_records()
-  result = _build(
-    dataclasses.replace(
-      records, reward_NKM={'first': np.full((120, 2, 3), 0.1)}, er_NM={}
-    )
+  """Also where means of other numbers of samples differ by rounding."""
+  reward_NKM = np.full((120, 3, 3), 0.1)
+  reward_NKM[:, 1:, 1] = np.nan
+  records = dataclasses.replace(
+    make_records(), reward_NKM={'first': reward_NKM}, er_NM={}
   )
+  _, prediction_NM = _first(records)
+  assert 0 < np.ptp(prediction_NM['first'], axis=1).max() < 1e-12
+  result = _build(records)
   assert 'All rewards are equal' in _text(result)
   shares = result.metrics['made']['first']['win_share']['aggregate']
   for kind in ('true', 'predicted'):
