@@ -18,6 +18,7 @@ from erp_jax.route import (
   path,
 )
 from erp_jax.route import curve as curve_lib
+from erp_jax.route import guarded as guarded_lib
 from erp_jax.route import split as split_lib
 
 ERP, LOO, GUARDED, ZOOTER = 'erp', 'erp_loo', 'erp_guarded', 'zooter'
@@ -47,6 +48,7 @@ class RoutingConfig:
   # Beside plug-in and split-half: regret against the best shrunken mean.
   shrinkage: bool = False
   zooter: zooter_lib.ZooterConfig = zooter_lib.ZooterConfig()
+  guarded: guarded_lib.GuardedConfig = guarded_lib.GuardedConfig()
 
   def __post_init__(self):
     unknown = [name for name in self.policies if name not in POLICIES]
@@ -203,6 +205,23 @@ def _hull(split: split_lib.Split, curve: curve_lib.Curve) -> list[float | None]:
   return [
     float(v) if ok else None for v, ok in zip(value, feasible, strict=True)
   ]
+
+
+def _guarded(
+  records: records_lib.Records,
+  train_N: np.ndarray,
+  reward: str,
+  cfg: RoutingConfig,
+) -> np.ndarray:
+  table = records.outcomes(reward)
+  fitted = guarded_lib.fit(
+    records.emb_NE[train_N],
+    table.reward_NM[train_N],
+    table.mean_cost_M(train_N),
+    cfg.guarded,
+    records.category_N[train_N],
+  )
+  return fitted.predict(records.emb_NE)
 
 
 def _zooter(

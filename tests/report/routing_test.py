@@ -12,7 +12,7 @@ from sklearn import linear_model
 from erp_jax.core import errors, resample
 from erp_jax.report import experiment
 from erp_jax.report import routing as report
-from erp_jax.route import baselines, routing
+from erp_jax.route import baselines, guarded, routing
 
 _QUICK = routing.RoutingConfig(policies=('erp', 'erp_loo'))
 
@@ -132,6 +132,25 @@ def test_folds_and_policies_matter(make_records):
     _build(records, routing.RoutingConfig(policies=('erp',)), 1),
     *('over_splits', 'regret'),
   )
+
+
+def test_the_guarded_policy_is_guarded_s_own(make_records):
+  records = make_records()
+  cfg = routing.RoutingConfig(policies=('erp', 'erp_guarded'))
+  _, train_N = next(_common().masks(records))
+  mean_NM = records.mean_NM('first')
+  fitted = guarded.fit(
+    records.emb_NE[train_N],
+    mean_NM[train_N],
+    np.array([1.0, 9.0, 4.0]),
+    cfg.guarded,
+    records.category_N[train_N],
+  )
+  test_NM = mean_NM[~train_N]
+  choice_N = fitted.predict(records.emb_NE[~train_N]).argmax(axis=1)
+  regret = (test_NM.max(axis=1) - test_NM[np.arange(60), choice_N]).mean()
+  leaf = _leaf(_build(records, cfg, 1), 'over_splits', 'regret')
+  assert leaf['erp_guarded']['1.0']['mean'] == pytest.approx(regret)
 
 
 def test_zooter_routes_too(make_records):
