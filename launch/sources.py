@@ -16,7 +16,7 @@ from erp_jax.route import costs
 def load(cfg, workdir):
   """Records of the live part, if there is one, and of every replay."""
   live = {
-    'run': _from_run,
+    'run': lambda *found: [from_run(*found)],
     'simulated': _simulated,
     'recorded': lambda *_: [],
   }[cfg.experiments.origin]
@@ -91,7 +91,8 @@ def _simulated(cfg, workdir):
   return [records.from_simulation('simulated', title, drawn, digest)]
 
 
-def _from_run(cfg, workdir):
+def from_run(cfg, workdir):
+  """Records of the run's own arms and reward models."""
   loaded = prompts.load(cfg.prompts)
   prompt_ids = tuple(p.id for p in loaded)
   folder = workdir.path / embed_stage.folder(cfg.embed)
@@ -124,21 +125,19 @@ def _from_run(cfg, workdir):
       for arm in arms
     },
   }
-  return [
-    records.Records(
-      name='run',
-      title='This run',
-      origin=records.RUN,
-      prompt_ids=prompt_ids,
-      category_N=np.array([p.category for p in loaded]),
-      arms=arms,
-      emb_NE=embeddings.read(folder, prompt_ids),
-      reward_NKM=samples.reward_NKM,
-      cost_NM=costs.read(workdir.path, cfg.arms, prompt_ids, cfg_cost),
-      cost_source='recorded' if cfg_cost.kind in costs.PER_ANSWER else 'given',
-      cost_unit=costs.UNITS[cfg_cost.kind],
-      flag_NKM=samples.flag_NKM,
-      counts={'prompts': len(loaded), **samples.counts},
-      digest=store.digest(made),
-    )
-  ]
+  return records.Records(
+    name='run',
+    title='This run',
+    origin=records.RUN,
+    prompt_ids=prompt_ids,
+    category_N=np.array([p.category for p in loaded]),
+    arms=arms,
+    emb_NE=embeddings.read(folder, prompt_ids),
+    reward_NKM=samples.reward_NKM,
+    cost_NM=costs.read(workdir.path, cfg.arms, prompt_ids, cfg_cost),
+    cost_source='recorded' if cfg_cost.kind in costs.PER_ANSWER else 'given',
+    cost_unit=costs.UNITS[cfg_cost.kind],
+    flag_NKM=samples.flag_NKM,
+    counts={'prompts': len(loaded), **samples.counts},
+    digest=store.digest(made),
+  )
