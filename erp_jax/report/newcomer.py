@@ -238,7 +238,10 @@ def _title(name: str) -> str:
 
 
 def _signed_share(value: float) -> str:
-  return words.share(value).replace('-', '−')
+  text = words.share(value)
+  if not text.strip('-0. %'):
+    text = text.lstrip('-')  # No minus before what rounds to zero.
+  return text.replace('-', '−')
 
 
 def _compared_row(name: str, values: Mapping[str, Any]) -> list[cells.Cell]:

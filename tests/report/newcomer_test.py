@@ -89,6 +89,16 @@ def test_what_is_not_reached_is_said(measured):
   assert row[7].text == '–'
 
 
+@pytest.mark.parametrize(
+  'value, text', [(-0.125, '−12.5 %'), (-1e-9, '0.0 %'), (0.1, '10.0 %')]
+)
+def test_a_share_that_is_saved_may_be_negative(value, text, measured):
+  values = measured['rewards']['first']['compared']['plain']['1.0']
+  values['saved_frac'] = {'mean': value, 'lo': value, 'hi': value}
+  row = report.tables(measured, 'first')[0].rows[3]
+  assert (row[7].text, row[7].note) == (text, f'[{text}, {text}]')
+
+
 def test_an_infeasible_budget_is_a_dash_and_no_panel(make_one):
   """Without the cheapest arm a quarter of the best one's cost is too little."""
   found = _measure(make_one(), 'small')['rewards']['first']

@@ -203,15 +203,16 @@ def test_a_bound_that_is_not_reached_in_many_draws_is_left_out(small):
   known, _ = small
   value_NM = known.test_value_NM.copy()
   value_NM[:, 3] = known.test_value_NM[:, :3].max(axis=1) + np.where(
-    np.arange(14) % 3, 0.1, -0.9
+    np.arange(14) % 3, 0.1, -0.3
   )
   odd = dataclasses.replace(
     known, test_value_NM=value_NM, cost_M=np.array([1.0, 2.0, 5.0, 0.5])
   )
   values = enlarged.compare(odd, np.full(14, 99.0), _DRAWS)['0.5']
   assert 0.025 < values['reached'] < 0.9
-  assert values['enlarged_cost']['hi'] is None
+  assert values['enlarged_cost'] == {'mean': 0.5, 'lo': 0.5, 'hi': None}
   assert values['saved']['lo'] is None
+  assert 1 < values['saved']['mean'] < values['saved']['hi'] < 3
 
 
 def test_an_infeasible_budget_of_the_old_pool(small):
