@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import textwrap
 
 import numpy as np
 import pytest
@@ -145,3 +146,12 @@ def test_what_it_refuses(router, folder, tmp_path):
 
 def test_no_prompts_no_decisions(router):
   assert len(router.route([], budget=1.0)) == 0
+
+
+def test_the_example_of_the_docstring_runs(folder):
+  lines = textwrap.dedent(serve.Router.__doc__.split(':\n\n')[1]).splitlines()
+  program = '\n'.join(line for line in lines if line[:1] not in ('', ' '))
+  names = {}
+  exec(program.replace('runs/mine/router/verify', str(folder)), names)
+  assert set(names['decision'].arm_N) <= {'cheap', 'dear'}
+  assert names['decision'].std_NM.shape == (2, 2)
