@@ -89,8 +89,9 @@ def predict(
     if policy == LOO:
       ridge = dataclasses.replace(ridge, selection='leave_one_out')
     return records_lib.predict_rewards(records, train_N, ridge)
+  fit = {GUARDED: _guarded, ZOOTER: _zooter}[policy]
   return {
-    reward: _zooter(records, train_N, reward, cfg) for reward in records.rewards
+    reward: fit(records, train_N, reward, cfg) for reward in records.rewards
   }
 
 
