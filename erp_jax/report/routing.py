@@ -10,7 +10,14 @@ from erp_jax.core import progress, resample
 from erp_jax.probe import records as records_lib
 from erp_jax.report import document, experiment, routing_tables, words
 from erp_jax.report import frontier as frontier_lib
-from erp_jax.route import baselines, bootstrap, evaluate, oracle_bias, routing
+from erp_jax.route import (
+  baselines,
+  bootstrap,
+  evaluate,
+  oracle_bias,
+  refit,
+  routing,
+)
 from erp_jax.route import curve as curve_lib
 from erp_jax.route import split as split_lib
 
@@ -39,6 +46,7 @@ def build(
         'over_splits': found[reward].over_splits,
         'first_split': found[reward].first,
         'oracle': found[reward].oracle,
+        'refit': found[reward].refit,
       }
       for reward in one.rewards
     }
@@ -107,6 +115,7 @@ def _evaluate(
         cfg,
         common.bootstrap,
       ),
+      refit=_refit(records, reward, split, train_N, cfg, common),
       split=split,
       num_splits=common.splits,
       num_train=int(train_N.sum()),
@@ -204,6 +213,31 @@ def _oracle(
   return result
 
 
+def _refit(
+  records: records_lib.Records,
+  reward: str,
+  split: split_lib.Split,
+  train_N: np.ndarray,
+  cfg: routing.RoutingConfig,
+  common: experiment.ExperimentConfig,
+) -> dict[str, Any]:
+  """Intervals over training prompts too; empty without draws."""
+  if not cfg.refit_draws or len(records.arms) < 2:
+    return {}
+  return refit.refit_intervals(
+    split,
+    refit.ridge_fit(
+      records.emb_NE[train_N],
+      records.mean_NM(reward)[train_N],
+      records.emb_NE[~train_N],
+      common.ridge,
+    ),
+    resample.BootstrapConfig(
+      num_draws=cfg.refit_draws, seed=common.bootstrap.seed
+    ),
+  )
+
+
 def _scope(records, common) -> str:
   counts = [
     f'{what.replace("_", " ")} {words.count(number)}'
@@ -246,6 +280,7 @@ def _section(
       routing_tables.budgets(prefix, found, policies, names),
       routing_tables.differences(prefix, found, policies, names),
       routing_tables.verdicts(prefix, found, names),
+      *([routing_tables.refits(prefix, found, names)] if found.refit else []),
       routing_tables.oracle(prefix, found, names),
       routing_tables.benchmarks(prefix, found, names),
     ],

@@ -24,6 +24,7 @@ class Found:
   over_splits: Mapping[str, Any]
   first: Mapping[str, Any]
   oracle: Mapping[str, Any]
+  refit: Mapping[str, Any]
   split: split_lib.Split
   num_splits: int
   num_train: int
@@ -147,6 +148,33 @@ def _verdict(leaves: Sequence[Mapping[str, float | None]]) -> str:
   if 'more' not in signs:
     return 'contains it'
   return 'is contained by it' if 'less' not in signs else 'they cross'
+
+
+def refits(prefix: str, found: Found, names: Mapping[str, str]) -> cells.Table:
+  """ERP and the mixture with training prompts drawn again too."""
+  difference = f'{routing.ERP}-{routing.STATIC}'
+  rows = [
+    [cells.Cell(names[policy]), *map(cells.leaf, by_budget.values())]
+    for policy, by_budget in found.refit['regret_at_budget'].items()
+  ]
+  rows.append(
+    [
+      cells.Cell('ERP minus mixture'),
+      *(
+        cells.leaf(leaf, words.difference)
+        for leaf in found.refit['paired'][difference].values()
+      ),
+    ]
+  )
+  return cells.Table(
+    f'{prefix}-refits',
+    'The same for routers fitted like it: 95 % intervals over resampled '
+    f'{found.refit["resampled"]}, with a new fit in each of '
+    f'{found.refit["num_draws"]} draws. First split; regret, and below it the '
+    'difference.',
+    ['Policy', *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS)],
+    rows,
+  )
 
 
 def oracle(prefix: str, found: Found, names: Mapping[str, str]) -> cells.Table:

@@ -47,6 +47,9 @@ class RoutingConfig:
   cost_weight: float = 0.0
   # Beside plug-in and split-half: regret against the best shrunken mean.
   shrinkage: bool = False
+  # Draws of the interval that fits `erp` again on resampled training prompts,
+  # on the first split; 0 leaves it out.
+  refit_draws: int = 100
   zooter: zooter_lib.ZooterConfig = zooter_lib.ZooterConfig()
   guarded: guarded_lib.GuardedConfig = guarded_lib.GuardedConfig()
 
@@ -68,6 +71,10 @@ class RoutingConfig:
         )
     if self.folds < 2:
       raise errors.UserError(f'routing.folds must be >= 2, got {self.folds}.')
+    if self.refit_draws and self.refit_draws < 100:
+      raise errors.UserError(
+        f'routing.refit_draws must be 0 or >= 100, got {self.refit_draws}.'
+      )
     if not (np.isfinite(self.cost_weight) and self.cost_weight >= 0):
       raise errors.UserError(
         f'routing.cost_weight must be >= 0, got {self.cost_weight}.'

@@ -12,6 +12,7 @@ _SMALL = (
   '--config.experiments.simulation.width=16',
   '--config.experiments.common.splits=2',
   '--config.experiments.common.bootstrap.num_draws=200',
+  '--config.experiments.routing.refit_draws=100',
 )
 
 

@@ -14,7 +14,7 @@ from erp_jax.report import experiment
 from erp_jax.report import routing as report
 from erp_jax.route import baselines, guarded, routing
 
-_QUICK = routing.RoutingConfig(policies=('erp', 'erp_loo'))
+_QUICK = routing.RoutingConfig(policies=('erp', 'erp_loo'), refit_draws=0)
 
 
 def _common(splits=3):
@@ -116,6 +116,18 @@ def test_the_hull_is_below_the_polyline(make_records):
   assert (values[1] < values[0] - 1e-6).any()
 
 
+def test_refits_are_wider_than_the_bootstrap_of_one_router(make_records):
+  records = make_records(noise=3.0)
+  assert not _leaf(_build(records, splits=1), 'refit')
+  result = _build(records, dataclasses.replace(_QUICK, refit_draws=100), 1)
+  again = _leaf(result, 'refit', 'regret_at_budget', 'erp', '1.0')
+  once = _leaf(result, 'first_split', 'regret_at_budget', 'erp', '1.0')
+  assert again['mean'] == pytest.approx(once['mean'])
+  assert again['hi'] - again['lo'] > once['hi'] - once['lo']
+  kinds = [t.kind for t in result.sections[0].sections[0].tables]
+  assert 'made-first-refits' in kinds
+
+
 def test_folds_and_policies_matter(make_records):
   records = make_records()
   folds = [
@@ -129,14 +141,14 @@ def test_folds_and_policies_matter(make_records):
   spent = [_leaf(r, 'over_splits', 'spent', 'erp', '0.5') for r in folds]
   assert spent[0]['mean'] != spent[1]['mean']
   assert 'erp_loo' not in _leaf(
-    _build(records, routing.RoutingConfig(policies=('erp',)), 1),
+    _build(records, dataclasses.replace(_QUICK, policies=('erp',)), 1),
     *('over_splits', 'regret'),
   )
 
 
 def test_the_guarded_policy_is_guarded_s_own(make_records):
   records = make_records()
-  cfg = routing.RoutingConfig(policies=('erp', 'erp_guarded'))
+  cfg = routing.RoutingConfig(policies=('erp', 'erp_guarded'), refit_draws=0)
   _, train_N = next(_common().masks(records))
   mean_NM = records.mean_NM('first')
   fitted = guarded.fit(
@@ -155,7 +167,7 @@ def test_the_guarded_policy_is_guarded_s_own(make_records):
 
 def test_zooter_routes_too(make_records):
   result = _build(
-    make_records(), routing.RoutingConfig(policies=('erp', 'zooter')), 1
+    make_records(), dataclasses.replace(_QUICK, policies=('erp', 'zooter')), 1
   )
   random = _leaf(result, 'over_splits', 'regret', 'random', '1.0')['mean']
   assert (
@@ -221,6 +233,7 @@ def test_equal_costs_leave_one_point_per_policy(make_records):
     ({'calibrate': 'train'}, 'test, out_of_fold'),
     ({'frontier': 'line'}, 'polyline, hull'),
     ({'folds': 1}, 'folds must be >= 2'),
+    ({'refit_draws': 10}, 'refit_draws must be 0 or >= 100'),
     ({'cost_weight': -1.0}, 'cost_weight must be >= 0'),
   ],
 )
