@@ -52,19 +52,24 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
       last = now
       rate = done / (now - start)
       if not known:
-        _log.info('%s: %d %s, %.0f %s/s', what, done, unit, rate, unit)
+        _log.info('%s: %d %s, %s', what, done, unit, _rate(rate, unit))
         return
       _log.info(
-        '%s: %d of %d %s, %.0f %s/s, %.0f s left',
-        *(what, done, total, unit, rate, unit, (total - done) / rate),
+        '%s: %d of %d %s, %s, %.0f s left',
+        *(what, done, total, unit, _rate(rate, unit), (total - done) / rate),
       )
 
   yield advance
   secs = time.monotonic() - start
   _log.info(
-    '%s: %d %s in %.1f s (%.0f %s/s)',
-    *(what, done, unit, secs, done / max(secs, 1e-9), unit),
+    '%s: %d %s in %.1f s (%s)',
+    *(what, done, unit, secs, _rate(done / max(secs, 1e-9), unit)),
   )
+
+
+def _rate(rate: float, unit: str) -> str:
+  """'120 tokens/s', or of slow things '3.4 per minute'."""
+  return f'{rate:.0f} {unit}/s' if rate >= 2 else f'{60 * rate:.1f} per minute'
 
 
 def _bar(console: rich_console.Console, unit: str) -> rich_progress.Progress:
@@ -73,7 +78,7 @@ def _bar(console: rich_console.Console, unit: str) -> rich_progress.Progress:
   class Rate(rich_progress.ProgressColumn):
     def render(self, task: rich_progress.Task) -> str:
       speed = task.finished_speed or task.speed
-      return '' if speed is None else f'{speed:.0f} {unit}/s'
+      return '' if speed is None else _rate(speed, unit)
 
   return rich_progress.Progress(
     rich_progress.TextColumn('{task.description:<34}'),

@@ -30,3 +30,15 @@ def test_lines_of_a_stream_know_no_end(caplog, monkeypatch):
   lines = [record.getMessage() for record in caplog.records]
   assert lines[1].startswith('route: 7 prompts, ')
   assert 'left' not in lines[1]
+
+
+def test_slow_work_has_a_rate_that_is_not_zero(caplog, monkeypatch):
+  times = iter([0.0, 30.0, 60.0, 60.0])
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: next(times))
+  caplog.set_level(logging.INFO, logger='erp_jax')
+  with progress.track('fit', 4, 'splits') as advance:
+    advance(1)
+    advance(1)
+  lines = [record.getMessage() for record in caplog.records]
+  assert lines[0] == 'fit: 1 of 4 splits, 2.0 per minute, 90 s left'
+  assert lines[-1] == 'fit: 2 splits in 60.0 s (2.0 per minute)'
