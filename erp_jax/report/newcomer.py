@@ -116,10 +116,13 @@ def tables(metrics: Mapping[str, Any], reward: str) -> list[cells.Table]:
   """What the newcomer changes, by variant of its probe; and the curve."""
   found = metrics['rewards'][reward]
   prefix = f'{metrics["name"]}-{reward}'
+  what = reward
+  if metrics['origin'] == records_lib.SIMULATED:
+    what = f'Simulated {reward}'  # Tables go to the terminal too.
   shown = [
     cells.Table(
       kind=f'{prefix}-compared-{variant}',
-      title=f'{reward}: the pool with {metrics["newcomer"]} (new) and without '
+      title=f'{what}: the pool with {metrics["newcomer"]} (new) and without '
       f'(old), its probe {_LOOK[variant][0]}; with 95 % intervals over test '
       'prompts',
       head=(
@@ -137,7 +140,7 @@ def tables(metrics: Mapping[str, Any], reward: str) -> list[cells.Table]:
   shown.append(
     cells.Table(
       kind=f'{prefix}-curve',
-      title=f'{reward}: regret that {metrics["newcomer"]} takes off the old '
+      title=f'{what}: regret that {metrics["newcomer"]} takes off the old '
       'pool’s, by scored prompts and budget, with R² of its probe and the '
       'share that the pool’s mean has in it; in brackets the standard error '
       f'in the last digits over {metrics["repeats"]} random choices',

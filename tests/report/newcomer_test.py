@@ -77,6 +77,10 @@ def test_tables_say_what_the_metrics_do(measured):
     )
   assert len(curve.rows) == 9
   assert 'new cost' in cells.markdown(compared)
+  for table in report.tables(measured, 'first'):
+    assert table.title.startswith('Simulated first: ')
+  real = report.tables(measured | {'origin': 'run'}, 'first')
+  assert all(table.title.startswith('first: ') for table in real)
 
 
 def test_what_is_not_reached_is_said(measured):
