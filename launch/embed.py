@@ -1,15 +1,17 @@
-"""Embeds the prompts: embeddings/{encoder}.
+"""Embeds the prompts, embeddings/{encoder}, and records which: prompts.
 
 python -m launch.embed --config=configs/quickstart.py --workdir=runs/mine
 """
 
-from erp_jax.data import prompts
+from erp_jax.data import prompt_record, prompts
 from erp_jax.embed import stage
 from launch import app, pipeline_config
 
 
 def main(cfg, workdir):
-  stage.run(workdir, prompts.load(cfg.prompts), cfg.embed)
+  selection = prompts.select(cfg.prompts)
+  prompt_record.write(workdir, cfg.prompts, selection)
+  stage.run(workdir, selection.prompts, cfg.embed)
 
 
 if __name__ == '__main__':

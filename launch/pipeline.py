@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import time
 
-from erp_jax.data import prompts
+from erp_jax.data import prompt_record, prompts
 from erp_jax.embed import stage as embed_stage
 from erp_jax.probe import stage as fit_stage
 from erp_jax.route import stage as route_stage
@@ -20,8 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 def main(cfg, workdir):
-  loaded = prompts.load(cfg.prompts)
+  selection = prompts.select(cfg.prompts)
+  loaded = selection.prompts
   rewards.check_prompts(cfg.rewards.values(), loaded)  # Not hours later.
+  prompt_record.write(workdir, cfg.prompts, selection)
   encoder = embed_stage.folder(cfg.embed)
   stages = {
     'sample': lambda: sample_stage.run(workdir, cfg.arms, loaded, cfg.sample),

@@ -27,7 +27,9 @@ def as_config_dict(value: Any) -> ml_collections.ConfigDict:
 def _ordered(value: Any) -> Any:
   if not isinstance(value, Mapping):
     return value
-  config = ml_collections.ConfigDict(sort_keys=False)
+  # Names of data, as of a source, may hold a dot; those of fields never do.
+  dotted = any('.' in name for name in value)
+  config = ml_collections.ConfigDict(sort_keys=False, allow_dotted_keys=dotted)
   for name, item in value.items():
     config[name] = _ordered(item)
   return config

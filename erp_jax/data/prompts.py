@@ -145,7 +145,6 @@ def select(cfg: PromptConfig) -> Selection:
   tally = sources_lib.Tally(cfg.categories)
   kept = []
   for where, row in _rows(cfg):
-    _check_characters(row, where)
     source = _read_text(cfg, row, 'category_column', where)
     category = tally.category(source)
     if not category:
@@ -175,7 +174,8 @@ def select(cfg: PromptConfig) -> Selection:
   if not kept:
     raise errors.UserError(
       f'{cfg.path} holds no prompts{tally.said()}: add rows with '
-      f'{cfg.prompt_column!r} and {cfg.category_column!r}, or set prompts.path to another file.'
+      f'{cfg.prompt_column!r} and {cfg.category_column!r}, or set '
+      'prompts.path to another file.'
     )
   for category, alone in sorted(places.items()):
     if len(alone) == 1:
@@ -272,6 +272,7 @@ def _jsonl_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
       raise errors.UserError(
         f'{where} is {_short(row)}, but must be a JSON object.'
       )
+    _check_characters(row, where)
     yield where, row
 
 
@@ -303,8 +304,9 @@ def _parquet_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _check_characters(row: Mapping[str, Any], where: str) -> None:
+  """UserError for text that has no UTF-8; JSON can hold it, Parquet cannot."""
   try:
-    json.dumps(row, ensure_ascii=False, default=str).encode()
+    json.dumps(row, ensure_ascii=False).encode()
   except UnicodeEncodeError as e:
     raise errors.UserError(
       f'{where} holds half of a surrogate pair ({e.object[e.start]!r}), which '

@@ -34,6 +34,14 @@ def test_round_trip_through_a_config_dict():
   assert config.build(_Outer, values.to_dict()).many['a'].rate == 3.0
 
 
+def test_names_of_data_may_hold_dots():
+  value = _Outer(many={'org/a-2.5': _Inner(rate=2.0), 'b': _Inner()})
+  values = config.as_config_dict(value)
+  assert config.build(_Outer, values.to_dict()) == value
+  values.count = 4
+  assert config.build(_Outer, values.to_dict()).many == value.many
+
+
 def test_an_int_may_stand_for_a_float():
   inner = config.build(_Inner, {'rate': 2})
   assert isinstance(inner.rate, float) and inner.rate == 2.0

@@ -208,7 +208,10 @@ def test_the_same_question_from_both_files_has_one_text(real, tmp_path):
 @pytest.mark.parametrize(
   ('fields', 'match'),
   [
-    ({'format': 'mmlu-pro'}, "format is 'mmlu-pro', but must be rows or mmlu"),
+    (
+      {'format': 'mmlu-pro'},
+      "format is 'mmlu-pro', but must be one of rows, mmlu",
+    ),
     ({'format': 'mmlu_pro', 'id_column': 'a'}, 'mmlu_pro has its own columns'),
   ],
 )
