@@ -4,9 +4,13 @@ import importlib
 import pathlib
 
 import ml_collections
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from erp_jax.core import config, errors
+from erp_jax.data import prompts
+from erp_jax.report import paper
 from launch import pipeline_config
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -62,6 +66,49 @@ def test_perfectblend(arg):
   }
   assert list(cfg.rewards) == list(cfg.experiments.simulation.rewards)
   assert cfg.prompts.limit_per_category == 1000
+
+
+def test_perfectblend_reads_the_hubs_rows(tmp_path):
+  """Columns and sources as the data set has them, first user turns as prompts.
+
+  Its rows by source are facts of the data set: together they are all of it.
+  """
+  rows = {
+    'meta-math/MetaMathQA': 386043,
+    'openbmb/UltraInteract_sft': 272266,
+    'mlabonne/ultrachat_200k_sft': 207865,
+    'HuggingFaceH4/orca-math-word-problems-200k': 199707,
+    'HuggingFaceH4/ultrafeedback_binarized': 125255,
+    'theblackcat102/evol-codealpaca-v1': 111272,
+    'Post-training-Data-Flywheel/AutoIF-instruct-61k': 61492,
+    'mlabonne/lmsys-arena-human-preference-55k-sharegpt': 57009,
+  }
+  assert sum(rows.values()) == 1420909
+  values = importlib.import_module('configs.perfectblend').get_config()
+  values.prompts.path = str(tmp_path / 'perfectblend.parquet')
+  cfg = config.build(pipeline_config.Pipeline, values.to_dict())
+  turns = lambda *pairs: [{'from': a, 'value': b} for a, b in pairs]
+  table = [
+    {
+      'conversations': turns(
+        *(('system', 's'), ('human', f'{source} {i // 2}'), ('gpt', 'answer')),
+        *(('human', 'and then?'), ('gpt', f'answer {i}')),
+      ),
+      'source': source,
+    }
+    for source in rows
+    for i in range(4)
+  ]
+  pq.write_table(pa.Table.from_pylist(table), values.prompts.path)
+  found = prompts.select(cfg.prompts)
+  assert {(p.prompt, p.category) for p in found.prompts} == {
+    (f'{source} {i}', category)
+    for source, category in cfg.prompts.categories.items()
+    for i in range(2)
+    if category
+  }
+  assert set(cfg.prompts.categories) == set(rows)
+  assert {p.category for p in found.prompts} == set(paper.CATEGORIES)
 
 
 def test_perfectblend_refuses_another_argument():
