@@ -1,5 +1,8 @@
 """The tables of what the live part ran."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from erp_jax.report import cells, runs, words
 from erp_jax.report import evaluation as evaluation_lib
 
@@ -41,13 +44,17 @@ def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> cells.Table:
 def _sampling(run: runs.Run) -> cells.Table:
   """A column per arm."""
   columns = []
+  vendor = any('generation' in run.sampled[arm]['info'] for arm in run.arms)
   for arm in run.arms:
     use = runs.arm_use(run, arm)
     sample = run.sampled[arm]['identity']['sample']
+    # Of the checkpoint's vendor, or the config's temperature alone.
+    drawn = run.sampled[arm]['info'].get('generation', sample)
     columns.append(
       {
         'responses per prompt (K)': str(sample['k']),
-        'temperature': f'{sample["temperature"]:g}',
+        'temperature': f'{drawn["temperature"]:g}',
+        **(_vendor_rows(drawn) if vendor else {}),
         'limit on tokens': words.count(sample['max_new_tokens']),
         'seed': str(sample['seed']),
         'responses': words.count(use.responses),
@@ -69,6 +76,17 @@ def _sampling(run: runs.Run) -> cells.Table:
     ['', *run.arms],
     rows,
   )
+
+
+def _vendor_rows(drawn: Mapping[str, Any]) -> dict[str, str]:
+  missing = drawn.get('not_applied', {})
+  return {
+    'top-k': str(drawn.get('top_k', 0) or 'all'),
+    'top-p': f'{drawn.get("top_p", 1.0):g}',
+    'the vendor’s, not applied': (
+      ', '.join(f'{name} {value}' for name, value in missing.items()) or 'none'
+    ),
+  }
 
 
 def _rewards(run: runs.Run) -> cells.Table:

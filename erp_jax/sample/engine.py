@@ -18,7 +18,7 @@ import numpy as np
 
 from erp_jax.core import errors, shapes
 from erp_jax.models import decoder
-from erp_jax.sample import inverse_cdf, noise
+from erp_jax.sample import inverse_cdf, noise, truncation
 
 NO_TOKEN = -1
 
@@ -56,6 +56,8 @@ class Task:
   temperature: float  # 0 is greedy.
   max_new_tokens: int
   seed: int
+  top_k: int = 0  # Only the k likeliest ids; 0 is all.
+  top_p: float = 1.0  # Only the likeliest ids of this mass; 1 is all.
 
 
 class Response(NamedTuple):
@@ -92,7 +94,7 @@ def generate(
   words_NKJ: np.ndarray,
   advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[list[list[Response]], Use]:
-  """Samples K responses per prompt, distributed as the model at T says.
+  """Samples K responses per prompt, distributed as model and task say.
 
   Args:
     params: of `task.model`.
@@ -280,7 +282,10 @@ def _draw(task, logits_BV, key_B, step_B):
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
   key_B = jax.vmap(jax.random.fold_in)(key_B, step_B.astype(jnp.uint32))
   u_BU = inverse_cdf.uniforms(key_B)
-  return inverse_cdf.sample(logits_BV / task.temperature, u_BU)
+  logits_BV = logits_BV / task.temperature
+  if task.top_k or task.top_p < 1:
+    logits_BV = truncation.keep_likeliest(logits_BV, task.top_k, task.top_p)
+  return inverse_cdf.sample(logits_BV, u_BU)
 
 
 def _goes_on(task, token_PK, count_PK):

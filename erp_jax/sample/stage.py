@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import pyarrow as pa
@@ -13,7 +14,7 @@ from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.data import thinking
-from erp_jax.models import checkpoint, decoder_weights
+from erp_jax.models import checkpoint, decoder_weights, generation_config
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.sample import engine as engine_lib
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
     ('finish_reason', pa.string()),  # 'stop' or 'length'.
   ]
 )
+PLAIN, VENDOR = 'plain', 'vendor'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,9 @@ class SampleConfig:
 
   k: int = 32  # Responses per prompt and arm.
   temperature: float = 1.0  # 0 is greedy.
+  # 'plain': the temperature alone. 'vendor': temperature, top-k and top-p as
+  # each arm's checkpoint names them in its generation_config.json.
+  generation: str = PLAIN
   max_new_tokens: int = 1024
   seed: int = 0
   # Of weights and matmuls: bfloat16 or float32; or int8 of matrices, with
@@ -59,10 +64,30 @@ class SampleConfig:
       raise errors.UserError(
         f'sample.temperature must be >= 0 and finite, got {self.temperature}.'
       )
+    if self.generation not in (PLAIN, VENDOR):
+      raise errors.UserError(
+        f'sample.generation is {self.generation!r}, but must be {PLAIN} or '
+        f'{VENDOR}.'
+      )
+    if self.generation == VENDOR and self.temperature != 1:
+      raise errors.UserError(
+        f'sample.temperature is {self.temperature}, but with sample.generation '
+        f'{VENDOR} each checkpoint names its own: leave it at 1.0.'
+      )
     if self.dtype not in ('bfloat16', 'float32', 'int8'):
       raise errors.UserError(
         f'sample.dtype must be bfloat16, float32 or int8, got {self.dtype!r}.'
       )
+
+  def identity(self) -> dict[str, Any]:
+    """What responses depend on; `generation` is left out at its default.
+
+    The checkpoint's revision covers its generation_config.json.
+    """
+    identity = dataclasses.asdict(self)
+    if self.generation == PLAIN:
+      del identity['generation']
+    return identity
 
 
 def artifact(
@@ -82,7 +107,7 @@ def artifact(
       **arm.identity(),
       'revision': checkpoint.open_checkpoint(arm.model).revision,
     },
-    'sample': dataclasses.asdict(cfg),
+    'sample': cfg.identity(),
     'prompts': prompts_lib.text_digest(prompts),
   }
   num_shards = -(-len(prompts) // cfg.shard_prompts)
@@ -98,14 +123,17 @@ def run(
   """Samples what is missing, arm by arm; each checkpoint is loaded once.
 
   Raises UserError for a prompt that does not fit the context, before anything
-  is sampled for its arm.
+  is sampled for its arm; and for an arm without vendor settings where they are
+  asked for, before anything is sampled.
   """
   artifacts = {
     name: artifact(workdir, name, arm, prompts, cfg)
     for name, arm in arms.items()
   }
   todo = [name for name, art in artifacts.items() if not art.is_done()]
-  for model in dict.fromkeys(arms[name].model for name in todo):
+  models = dict.fromkeys(arms[name].model for name in todo)
+  settings = {model: _settings(model, cfg) for model in models}
+  for model in models:
     loaded = checkpoint.load_decoder(model, jnp.dtype(cfg.dtype))
     if loaded[0].num_labels:
       raise errors.UserError(
@@ -115,11 +143,22 @@ def run(
     for name in todo:
       if arms[name].model == model:
         _run_arm(
-          workdir, artifacts[name], name, arms[name], prompts, cfg, loaded
+          *(workdir, artifacts[name], name, arms[name], prompts, cfg),
+          *(settings[model], loaded),
         )
 
 
-def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
+def _settings(model: str, cfg: SampleConfig) -> generation_config.Settings:
+  if cfg.generation == PLAIN:
+    return generation_config.Settings(temperature=cfg.temperature)
+  settings = generation_config.read(checkpoint.open_checkpoint(model))
+  _log.info('%s samples with %s', model, settings)
+  return settings
+
+
+def _run_arm(
+  workdir, artifact, name, arm, prompts, cfg, settings, loaded
+) -> None:
   model_cfg, params, ckpt = loaded
   tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
   task = engine_lib.Task(
@@ -127,9 +166,11 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
     num_ids=min(tokenizer.vocab_size, model_cfg.vocab_size),
     stop_ids=tuple(tokenizer.stop_ids),
     k=cfg.k,
-    temperature=cfg.temperature,
     max_new_tokens=cfg.max_new_tokens,
     seed=cfg.seed,
+    temperature=settings.temperature,
+    top_k=settings.top_k,
+    top_p=settings.top_p,
   )
   chat = {'system_prompt': arm.system_prompt, 'thinking': arm.thinking}
   ids = [tokenizer.render_ids(p.prompt, **chat) for p in prompts]
@@ -173,7 +214,10 @@ def _run_arm(workdir, artifact, name, arm, prompts, cfg, loaded) -> None:
       100 * counts['tokens'] / max(1, counts['slot_steps']),
     )
     weights = decoder_weights.declare(model_cfg)
-    writer.finish({'num_parameters': params_lib.count(weights)})
+    info = {'num_parameters': params_lib.count(weights)}
+    if cfg.generation == VENDOR:
+      info['generation'] = dataclasses.asdict(settings)
+    writer.finish(info)
 
 
 def _shard(index: int, cfg: SampleConfig) -> slice:

@@ -131,6 +131,7 @@ class Inputs:
     self.text = 'An answer.'
     self.seeds = [0, 1]
     self.more_counts = {}
+    self.generation = {}  # Arm to its vendor's settings.
     self.self_scored = {'verify': False, 'judge': True}
     rng = np.random.default_rng(0)
     self.metrics = {
@@ -208,7 +209,10 @@ class Inputs:
       identity,
       pa.Table.from_pylist(responses),
       {'tokens': 11 * len(ids), 'slot_steps': 22 * len(ids)},
-      {'num_parameters': 134515008},
+      {'num_parameters': 134515008}
+      | (
+        {'generation': self.generation[arm]} if arm in self.generation else {}
+      ),
     )
     for reward in self.rewards:
       rows = [

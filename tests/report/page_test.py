@@ -202,6 +202,22 @@ def test_one_arm_is_said(make_inputs, read_page):
   assert kinds == {'r2', 'arms', 'sampling', 'rewards', 'provenance'}
 
 
+def test_a_vendors_settings_are_shown(make_inputs, read_page, shown):
+  inputs = make_inputs()
+  inputs.generation['terse'] = {
+    'temperature': 0.7, 'top_k': 20, 'top_p': 0.8,
+    'not_applied': {'repetition_penalty': 1.05},
+  }  # fmt: skip
+  sampling = read_page(_build(inputs)).table('sampling')
+  assert sampling['temperature'] == ['1', '0.7', '1']
+  assert sampling['top-k'] == ['all', '20', 'all']
+  assert sampling['top-p'] == ['1', '0.8', '1']
+  assert sampling['the vendor’s, not applied'] == [
+    *('none', 'repetition_penalty 1.05', 'none')
+  ]
+  assert 'top-p' not in shown.table('sampling')
+
+
 def test_prompts_without_a_check_are_counted(make_inputs, read_page):
   inputs = make_inputs()
   inputs.more_counts = {
