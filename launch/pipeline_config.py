@@ -51,10 +51,7 @@ class Experiments:
   newcomer: newcomer_lib.NewcomerConfig = newcomer_lib.NewcomerConfig()
 
   def __post_init__(self):
-    if self.origin not in ORIGINS:
-      raise errors.UserError(
-        f'experiments.origin is {self.origin!r}; allowed: {", ".join(ORIGINS)}.'
-      )
+    errors.check_choice('experiments.origin', self.origin, ORIGINS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,23 @@
 """The one exception that means: a person can mend this."""
 
+from collections.abc import Iterable, Sequence
+
 
 class UserError(ValueError):
   """Input, config or file that the user can fix; shown as one line, no trace.
 
   The message names the value, what is allowed, and the fix.
   """
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+  """UserError unless the config field `name` is one of the allowed."""
+  allowed = tuple(allowed)
+  if value not in allowed:
+    raise UserError(f'{name} is {value!r}; allowed: {", ".join(allowed)}.')
+
+
+def check_grid(name: str, grid: Sequence[int], lowest: int) -> None:
+  """UserError unless the config field `name` ascends from `lowest` or more."""
+  if not grid or grid[0] < lowest or list(grid) != sorted(set(grid)):
+    raise UserError(f'{name} must ascend from {lowest} or more, got {grid}.')

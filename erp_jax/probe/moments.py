@@ -44,10 +44,7 @@ class StreamConfig:
   save_secs: float = 30.0  # Between two saves of the totals.
 
   def __post_init__(self):
-    if self.dtype not in ('float64', 'float32'):
-      raise errors.UserError(
-        f'stream.dtype is {self.dtype!r}; allowed: float64, float32.'
-      )
+    errors.check_choice('stream.dtype', self.dtype, ('float64', 'float32'))
     for name, least in (('rows', 16), ('max_patterns', 1), ('save_secs', 0)):
       if not getattr(self, name) >= least:
         raise errors.UserError(

@@ -56,11 +56,7 @@ class PairwiseConfig:
       ('penalty', ('fixed', 'cross_validated', 'none')),
       ('embedding', ('unit', 'raw')),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'pairwise.{name} is {getattr(self, name)!r}; allowed: '
-          f'{", ".join(allowed)}.'
-        )
+      errors.check_choice(f'pairwise.{name}', getattr(self, name), allowed)
     if not (np.isfinite(self.c) and self.c > 0):
       raise errors.UserError(f'pairwise.c must be > 0, got {self.c}.')
     cs = self.cs

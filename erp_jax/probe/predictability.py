@@ -31,11 +31,9 @@ class PredictabilityConfig:
   exclude: tuple[str, ...] = response_flags.FLAGS
 
   def __post_init__(self):
-    if self.baseline not in explained.BASELINES:
-      raise errors.UserError(
-        f'predictability.baseline is {self.baseline!r}; allowed: '
-        f'{", ".join(explained.BASELINES)}.'
-      )
+    errors.check_choice(
+      'predictability.baseline', self.baseline, explained.BASELINES
+    )
     for flag in self.exclude:
       if flag not in response_flags.FLAGS:
         raise errors.UserError(

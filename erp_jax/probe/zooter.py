@@ -90,11 +90,7 @@ class ZooterConfig:
       ('head', tuple(_HEADS)),
       ('embedding', ('unit', 'raw')),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'zooter.{name} is {getattr(self, name)!r}; allowed: '
-          f'{", ".join(allowed)}.'
-        )
+      errors.check_choice(f'zooter.{name}', getattr(self, name), allowed)
     for name in ('tau', 'learning_rate'):
       value = getattr(self, name)
       if not (np.isfinite(value) and value > 0):

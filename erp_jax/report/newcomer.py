@@ -159,7 +159,7 @@ def draw(curve: list[Mapping[str, Any]]) -> figure_lib.Figure:
   """Regret saved against scored prompts, a panel per feasible budget."""
   feasible = [
     name
-    for name in newcomer_lib.BUDGETS
+    for name in learning.BUDGETS
     if curve[0]['saved'][name]['mean'] is not None
   ]
   columns = min(3, len(feasible))
@@ -204,7 +204,7 @@ def draw(curve: list[Mapping[str, Any]]) -> figure_lib.Figure:
 
 def _row(variant: str, num: int, curve: newcomer_lib.Curve) -> dict[str, Any]:
   by_budget = lambda value_JP: {
-    name: _leaf(value_JP[:, p]) for p, name in enumerate(newcomer_lib.BUDGETS)
+    name: _leaf(value_JP[:, p]) for p, name in enumerate(learning.BUDGETS)
   }
   limited_JP = curve.saved_JP[:, : len(evaluate.BUDGETS)]
   limited_JP = limited_JP[:, np.isfinite(limited_JP).all(axis=0)]

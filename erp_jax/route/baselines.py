@@ -31,11 +31,7 @@ class CurveConfig:
       ('prices', ('exact', 'log_grid')),
       ('blind', ('closed_form', 'draws')),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'curve.{name} is {getattr(self, name)!r}; allowed: '
-          f'{", ".join(allowed)}.'
-        )
+      errors.check_choice(f'curve.{name}', getattr(self, name), allowed)
     if self.num_prices < 2 or self.seed < 0:
       raise errors.UserError(
         'curve.num_prices must be >= 2 and curve.seed >= 0, got '

@@ -40,10 +40,7 @@ class CostConfig:
   prompt_token_weight: float = 0.2
 
   def __post_init__(self):
-    if self.kind not in UNITS:
-      raise errors.UserError(
-        f'route.cost.kind is {self.kind!r}; allowed: {", ".join(UNITS)}.'
-      )
+    errors.check_choice('route.cost.kind', self.kind, UNITS)
     if not self.prompt_token_weight >= 0:
       raise errors.UserError(
         'route.cost.prompt_token_weight must be >= 0, got '

@@ -69,10 +69,7 @@ class CoverageConfig:
       raise errors.UserError(
         f'pair is {self.pair}; give two of {", ".join(known.arms)}.'
       )
-    if self.budget not in evaluate.BUDGETS:
-      raise errors.UserError(
-        f'budget is {self.budget!r}; allowed: {", ".join(evaluate.BUDGETS)}.'
-      )
+    errors.check_choice('budget', self.budget, evaluate.BUDGETS)
     for name in ('population_per_category', 'sets'):
       if getattr(self, name) < 1:
         raise errors.UserError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from erp_jax.core import resample
 from erp_jax.probe import ridge as ridge_lib
-from erp_jax.route import newcomer, path
+from erp_jax.route import learning, newcomer, path
 
 # Numbers of a budget, and what one is where it is undefined in a draw.
 _NUMBERS = {
@@ -27,7 +27,7 @@ def compare(
   prediction_N: np.ndarray,
   cfg: resample.BootstrapConfig,
 ) -> dict[str, dict[str, Any]]:
-  """What the newcomer changes, by budget of BUDGETS and number.
+  """What the newcomer changes, by budget of `learning.BUDGETS` and number.
 
   traffic: share of prompts that go to it. old, enlarged: regret at the budget,
   and change, the second minus the first: at equal cost. old_cost,
@@ -54,7 +54,7 @@ def compare(
     for key, value_Q in both.values(counts_QN).items():
       draws[key].append(value_Q)
   result: dict[str, dict[str, Any]] = {}
-  for budget in newcomer.BUDGETS:
+  for budget in learning.BUDGETS:
     found = {}
     for name, worst in _NUMBERS.items():
       key = budget, name
@@ -112,7 +112,7 @@ class _Pools:
     value_NM = known.test_value_NM
     self._regret_NM = value_NM.max(axis=1, keepdims=True) - value_NM
     self._columns: dict[tuple[str, str], np.ndarray] = {}
-    for name in newcomer.BUDGETS:
+    for name in learning.BUDGETS:
       budget = newcomer.budget_of(known, name)
       if not path.is_feasible(self._enlarged.cost_P, budget):
         continue
@@ -135,7 +135,7 @@ class _Pools:
       name: self._along(lam_path, counts_QN)
       for name, lam_path in (('old', self._old), ('enlarged', self._enlarged))
     }
-    for budget in newcomer.BUDGETS:
+    for budget in learning.BUDGETS:
       if (budget, 'old') not in found:
         continue
       target_Q = found[budget, 'old']

@@ -44,10 +44,7 @@ class ExportConfig:
       ('policy', _POLICIES),
       ('out_of_distribution', (policy_lib.FLAG, policy_lib.STATIC_MIXTURE)),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'{name} is {getattr(self, name)!r}; allowed: {", ".join(allowed)}.'
-        )
+      errors.check_choice(name, getattr(self, name), allowed)
     if not 0 < self.leverage_quantile <= 1:
       raise errors.UserError(
         f'leverage_quantile is {self.leverage_quantile}; give a '

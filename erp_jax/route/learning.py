@@ -37,11 +37,7 @@ class LearningConfig:
 
   def __post_init__(self):
     for name, lowest in (('num_prompts', 2), ('num_samples', 1)):
-      grid = getattr(self, name)
-      if not grid or grid[0] < lowest or list(grid) != sorted(set(grid)):
-        raise errors.UserError(
-          f'learning.{name} must ascend from {lowest} or more, got {grid}.'
-        )
+      errors.check_grid(f'learning.{name}', getattr(self, name), lowest)
     if self.repeats < 1:
       raise errors.UserError(
         f'learning.repeats must be >= 1, got {self.repeats}.'

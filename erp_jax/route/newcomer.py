@@ -20,7 +20,6 @@ from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.route import evaluate, learning, path, policy
 
-BUDGETS = (*evaluate.BUDGETS, learning.UNLIMITED)
 # The newcomer's probe: shrunken toward the pool's, with the same choice of a
 # penalty but no pool, and as every other arm's.
 POOLED, ALONE, PLAIN = 'pooled', 'alone', 'plain'
@@ -37,11 +36,7 @@ class NewcomerConfig:
   pool: pool_shrinkage.PoolConfig = pool_shrinkage.PoolConfig()
 
   def __post_init__(self):
-    grid = self.num_prompts
-    if not grid or grid[0] < 2 or list(grid) != sorted(set(grid)):
-      raise errors.UserError(
-        f'newcomer.num_prompts must ascend from 2 or more, got {grid}.'
-      )
+    errors.check_grid('newcomer.num_prompts', self.num_prompts, 2)
     if self.repeats < 2:
       raise errors.UserError(
         f'newcomer.repeats must be >= 2, got {self.repeats}: a standard error '
@@ -81,8 +76,8 @@ class Setting:
 class Curve(NamedTuple):
   """How good routing is by the newcomer's number of scored prompts.
 
-  Of one variant of its probe, over J repeats; P runs along BUDGETS. With all
-  prompts J is 1.
+  Of one variant of its probe, over J repeats; P runs along `learning.BUDGETS`.
+  With all prompts J is 1.
 
   Attributes:
     r2_J: of the newcomer's probe on the test prompts.
@@ -209,7 +204,7 @@ def learn(
 
 
 def budget_of(known: Setting, name: str) -> float:
-  """A budget of BUDGETS in units of cost."""
+  """A budget of `learning.BUDGETS` in units of cost."""
   if name == learning.UNLIMITED:
     return math.inf
   return evaluate.BUDGETS[name] * known.budget_1
@@ -229,12 +224,12 @@ def _orders(known: Setting, cfg: NewcomerConfig) -> Iterator[np.ndarray]:
 def _regrets(
   known: Setting, prediction_NM: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """regret_P and the last arm's share_P along BUDGETS; NaN where infeasible."""
+  """regret_P and the last arm's share_P by budget; NaN where infeasible."""
   num_arms = prediction_NM.shape[1]
   lam_path = path.trace(prediction_NM, known.cost_M[:num_arms])
   value_NM = known.test_value_NM
-  regret_P, share_P = np.full((2, len(BUDGETS)), np.nan)
-  for p, name in enumerate(BUDGETS):
+  regret_P, share_P = np.full((2, len(learning.BUDGETS)), np.nan)
+  for p, name in enumerate(learning.BUDGETS):
     budget = budget_of(known, name)
     if path.is_feasible(lam_path.cost_P, budget):
       share_NM = share_at(lam_path, budget)

@@ -92,12 +92,11 @@ class Policy:
   out_of_distribution: str = FLAG
 
   def __post_init__(self):
-    _check_costs(self.arms, self.cost_M)
-    if self.out_of_distribution not in (FLAG, STATIC_MIXTURE):
-      raise errors.UserError(
-        f'out_of_distribution is {self.out_of_distribution!r}; allowed: '
-        f'{FLAG}, {STATIC_MIXTURE}.'
-      )
+    check_costs(self.arms, self.cost_M)
+    errors.check_choice(
+      *('out_of_distribution', self.out_of_distribution),
+      (FLAG, STATIC_MIXTURE),
+    )
     shape_M = self.cost_M.shape
     for part in self.parts:
       shape_EM = (part.features.num_features, *shape_M)
@@ -258,7 +257,7 @@ def calibrate(
   keep to the budget by themselves.
   """
   cost_M = np.asarray(cost_M, np.float64)
-  _check_costs(arms, cost_M)
+  check_costs(arms, cost_M)
   reward_NM, _, ood_N = predict(bias_M, parts, emb_NE)
   score_NM = reward_NM + margin_M
   if out_of_distribution == STATIC_MIXTURE:
@@ -288,7 +287,8 @@ def best_single(train_mean_M: np.ndarray, cost_M: np.ndarray) -> int:
   )
 
 
-def _check_costs(arms: Sequence[str], cost_M: np.ndarray) -> None:
+def check_costs(arms: Sequence[str], cost_M: np.ndarray) -> None:
+  """UserError for a cost that is negative or not finite."""
   for name, cost in zip(arms, cost_M, strict=True):
     if not (np.isfinite(cost) and cost >= 0):
       raise errors.UserError(

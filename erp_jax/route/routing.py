@@ -64,11 +64,7 @@ class RoutingConfig:
       ('calibrate', ('test', 'out_of_fold')),
       ('frontier', ('polyline', 'hull')),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'routing.{name} is {getattr(self, name)!r}; allowed: '
-          f'{", ".join(allowed)}.'
-        )
+      errors.check_choice(f'routing.{name}', getattr(self, name), allowed)
     if self.folds < 2:
       raise errors.UserError(f'routing.folds must be >= 2, got {self.folds}.')
     if self.refit_draws and self.refit_draws < 100:

@@ -47,11 +47,7 @@ class Split:
       and shape[:1] == self.category_N.shape
     ):
       raise ValueError('predictions, rewards and costs differ in shape.')
-    for name, cost in zip(self.models, self.cost_M, strict=True):
-      if not (np.isfinite(cost) and cost >= 0):
-        raise errors.UserError(
-          f'the cost of {name} is {cost}; give a finite number of 0 or more.'
-        )
+    policy.check_costs(self.models, self.cost_M)
     for part, complete_N in (
       ('training', np.isfinite(self.train_reward_NM).all(axis=1)),
       ('test', self.complete_N),

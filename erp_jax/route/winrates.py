@@ -49,11 +49,7 @@ class WinRatesConfig:
       ('win_share', ('means', 'samples')),
       ('gap', ('best_known', *GAPS)),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'winrates.{name} is {getattr(self, name)!r}; allowed: '
-          f'{", ".join(allowed)}.'
-        )
+      errors.check_choice(f'winrates.{name}', getattr(self, name), allowed)
     for reward, bounds in self.bounds.items():
       if len(bounds) != 2:
         raise errors.UserError(

@@ -56,7 +56,7 @@ def test_metrics_are_those_of_the_library(make_one, measured):
     for row in found['curve']
     if (row['variant'], row['prompts']) == ('pooled', 30)
   )
-  value_J = curve.saved_JP[:, newcomer.BUDGETS.index('0.5')]
+  value_J = curve.saved_JP[:, learning.BUDGETS.index('0.5')]
   assert row['saved']['0.5']['mean'] == pytest.approx(value_J.mean())
   assert row['saved']['0.5']['se'] == pytest.approx(value_J.std(ddof=1) / 2)
   over_J = curve.saved_JP[:, :4][:, np.isfinite(curve.saved_JP[0, :4])].mean(1)

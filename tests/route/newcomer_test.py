@@ -6,7 +6,7 @@ import pytest
 
 from erp_jax.core import errors, resample
 from erp_jax.probe import pool_shrinkage, records, ridge
-from erp_jax.route import enlarged, newcomer
+from erp_jax.route import enlarged, learning, newcomer
 
 _DRAWS = resample.BootstrapConfig(num_draws=100)
 _RIDGE = ridge.RidgeConfig()
@@ -307,7 +307,7 @@ def test_shrinking_helps_where_there_are_few_prompts_like_the_others():
   assert few['pooled'].r2_J.mean() > few['alone'].r2_J.mean() + 0.1
   assert few['pooled'].share_J.mean() > 0.5
   assert (few['alone'].share_J == 0).all() and (few['plain'].share_J == 0).all()
-  assert few['pooled'].saved_JP.shape == (8, len(newcomer.BUDGETS))
+  assert few['pooled'].saved_JP.shape == (8, len(learning.BUDGETS))
   assert len(curves['pooled', 200].r2_J) == 1
 
 
@@ -320,7 +320,7 @@ def test_a_cell_of_the_curve_agrees_with_a_comparison():
   probe, _ = newcomer.fit(known, np.arange(200), 'pooled', _RIDGE, cfg.pool)
   prediction_N = ridge.predict(probe, known.test_emb_NE)[:, 0]
   found = enlarged.compare(known, prediction_N, _DRAWS)
-  for p, name in enumerate(newcomer.BUDGETS):
+  for p, name in enumerate(learning.BUDGETS):
     assert curve.saved_JP[0, p] == pytest.approx(-found[name]['change']['mean'])
     assert curve.traffic_JP[0, p] == pytest.approx(
       found[name]['traffic']['mean']
