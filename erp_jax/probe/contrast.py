@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from erp_jax.core import errors
-from erp_jax.probe import decomposition, ridge
+from erp_jax.probe import decomposition, ridge, shared_ridge
 
 _BETAS = tuple(float(f'{10 ** (k / 4):.4g}') for k in range(-8, 17))
 
@@ -90,19 +90,16 @@ def fit(
   betas_A = np.array(cfg.betas)
   theta_EC, bias_C, extra_NC = _categories(x_NE, betas_A, cfg, category_N)
   both_NJ = np.concatenate([x_NE, extra_NC], axis=1)
-  best, loo_mse_A, _ = _choose(both_NJ, target_NM, betas_A)
-  beta = float(betas_A[best])
-  probe = ridge.fit(
-    both_NJ, target_NM, ridge.RidgeConfig(beta=beta, embedding='raw')
-  )
-  own_EM, category_CM = np.split(probe.theta_EM, [x_NE.shape[1]])
+  ridge.check_counts(np.isfinite(target_NM).sum(axis=0), ())
+  shared = shared_ridge.fit_shared(both_NJ, target_NM, betas_A)
+  own_EM, category_CM = np.split(shared.theta_EM, [x_NE.shape[1]])
   return Contrast(
     mean_M=mean_M,
     theta_EM=own_EM + theta_EC @ category_CM,
-    bias_M=probe.bias_M + bias_C @ category_CM,
-    beta=beta,
+    bias_M=shared.bias_M + bias_C @ category_CM,
+    beta=float(betas_A[shared.best]),
     betas_A=betas_A,
-    loo_mse_A=loo_mse_A,
+    loo_mse_A=shared.loo_mse_A,
     embedding=cfg.embedding,
   )
 
@@ -150,20 +147,5 @@ def _categories(
     width = x_NE.shape[1]
     return np.zeros((width, 0)), np.zeros(0), np.zeros((len(x_NE), 0))
   is_NC = (category_N[:, None] == names).astype(np.float64)
-  best, _, error_NC = _choose(x_NE, is_NC, betas_A)
-  probe = ridge.fit(
-    x_NE,
-    is_NC,
-    ridge.RidgeConfig(beta=float(betas_A[best]), embedding='raw'),
-  )
-  return probe.theta_EM, probe.bias_M, is_NC - error_NC
-
-
-def _choose(
-  x_NJ: np.ndarray, target_NM: np.ndarray, betas_A: np.ndarray
-) -> tuple[int, np.ndarray, np.ndarray]:
-  """Index of the penalty, loo_mse_A, and its leave-one-out error_NM."""
-  error_ANM = ridge.leave_one_out(x_NJ, target_NM, betas_A, intercept=True)
-  loo_mse_A = np.nanmean(error_ANM**2, axis=(1, 2))
-  best = int(np.argmin(loo_mse_A))
-  return best, loo_mse_A, error_ANM[best]
+  shared = shared_ridge.fit_shared(x_NE, is_NC, betas_A)
+  return shared.theta_EM, shared.bias_M, is_NC - shared.error_NM

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from erp_jax.core import errors
-from erp_jax.probe import ridge
+from erp_jax.probe import ridge, shared_ridge
 
 _SHARES = tuple(k / 10 for k in range(11))
 # From .1: with as many prompts as features a smaller penalty interpolates, and
@@ -76,7 +76,7 @@ def fit(
   betas_A = np.array(cfg.betas)
   # Errors are linear in the target: of reward - share pool they follow from
   # those of the two.
-  error_ANM = ridge.leave_one_out(
+  error_ANM = shared_ridge.leave_one_out(
     x_NE, np.stack([reward_N, pool_N], axis=1), betas_A, intercept=True
   )
   shares = np.array(cfg.shares)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from erp_jax.core import errors
+from erp_jax.probe import factor as factor_lib
 
 _BETAS = tuple(float(f'{10 ** (k / 4):.4g}') for k in range(-12, 13))
 
@@ -32,11 +33,7 @@ class RidgeConfig:
       ('loss', ('sum', 'mean')),
       ('embedding', ('unit', 'raw')),
     ):
-      if getattr(self, name) not in allowed:
-        raise errors.UserError(
-          f'ridge.{name} is {getattr(self, name)!r}; allowed: '
-          f'{", ".join(allowed)}.'
-        )
+      errors.check_choice(f'ridge.{name}', getattr(self, name), allowed)
     if not (np.isfinite(self.beta) and self.beta > 0):
       raise errors.UserError(f'ridge.beta must be > 0, got {self.beta}.')
     betas = self.betas
@@ -69,22 +66,6 @@ class Probe:
   betas_A: np.ndarray
   loo_mse_AM: np.ndarray
   embedding: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Factor:
-  """Eigendecomposition of a centred design x, on the smaller of its two sides.
-
-  basis @ diag(1 / (eig + beta)) @ basis.T @ y is the fit's prediction for
-  centred y, so the squared basis gives the leverages.
-  """
-
-  x_NE: np.ndarray  # Centred where there is an intercept, times root_N.
-  root_N: np.ndarray  # Square roots of the prompts' weights.
-  mean_E: np.ndarray
-  eig: np.ndarray
-  vectors: np.ndarray  # Of the E x E Gram matrix, or of the N x N kernel.
-  basis: np.ndarray
 
 
 def fit(
@@ -126,20 +107,20 @@ def fit(
   loo_mse_AM = np.empty((len(betas_A), reward_NM.shape[1]))
   for present_N, columns in patterns(present_NM):
     own_N = weight_N[present_N]
-    factor = _factorise(emb_NE[present_N], own_N, cfg.intercept)
+    factor = factor_lib.factorise(emb_NE[present_N], own_N, cfg.intercept)
     # A penalty on the mean of squares is N times that on their sum.
     penalty_A = betas_A * own_N.sum() if cfg.loss == 'mean' else betas_A
-    slack_NA = _one_minus_leverage(factor, penalty_A, cfg.intercept)
+    slack_NA = factor_lib.one_minus_leverage(factor, penalty_A, cfg.intercept)
     for m in columns:
       # One right-hand side at a time, always of the same shape: a BLAS sums in
       # another order when there are more, and an added arm would show.
       target_N = np.ascontiguousarray(reward_NM[present_N, m])
-      loo_mse_AM[:, m] = _leave_one_out_mse(
+      loo_mse_AM[:, m] = factor_lib.leave_one_out_mse(
         factor, penalty_A, slack_NA, target_N, cfg.intercept
       )
       best = int(np.argmin(loo_mse_AM[:, m]))
       beta_M[m] = betas_A[best]
-      theta_EM[:, m], bias_M[m] = _solve(
+      theta_EM[:, m], bias_M[m] = factor_lib.solve(
         factor, penalty_A[best], target_N, cfg.intercept
       )
   return Probe(
@@ -225,32 +206,8 @@ def one_minus_leverage(
   Penalties are on the sum of squares. A new prompt at the place of row n has
   leverage 1 / slack - 1 in the fit to the others.
   """
-  factor = _factorise(x_NE, np.ones(len(x_NE)), intercept)
-  return _one_minus_leverage(factor, penalty_A, intercept)
-
-
-def leave_one_out(
-  x_NE: np.ndarray,
-  target_NM: np.ndarray,
-  penalty_A: np.ndarray,
-  intercept: bool,
-) -> np.ndarray:
-  """error_ANM: target minus prediction by the fit to the column's other rows.
-
-  At each penalty, on the sum of squares; NaN where the target is missing.
-  `x_NE` is prepared.
-  """
-  error_ANM = np.full((len(penalty_A), *target_NM.shape), np.nan)
-  for present_N, columns in patterns(np.isfinite(target_NM)):
-    num = int(present_N.sum())
-    factor = _factorise(x_NE[present_N], np.ones(num), intercept)
-    slack_NA = _one_minus_leverage(factor, penalty_A, intercept)
-    for m in columns:
-      error_NA = _leave_one_out_errors(
-        *(factor, penalty_A, slack_NA, target_NM[present_N, m], intercept)
-      )
-      error_ANM[:, present_N, m] = error_NA.T
-  return error_ANM
+  factor = factor_lib.factorise(x_NE, np.ones(len(x_NE)), intercept)
+  return factor_lib.one_minus_leverage(factor, penalty_A, intercept)
 
 
 def _refuse(bad_N: np.ndarray, what: str, prompt_ids: Sequence[str]) -> None:
@@ -263,92 +220,3 @@ def _refuse(bad_N: np.ndarray, what: str, prompt_ids: Sequence[str]) -> None:
       f'embeddings of prompts {", ".join(names)}{more}{counted} are {what}; '
       'embed them again, or leave them out.'
     )
-
-
-def _factorise(
-  x_NE: np.ndarray, weight_N: np.ndarray, intercept: bool
-) -> _Factor:
-  root_N = np.sqrt(weight_N)
-  mean_E = np.zeros(x_NE.shape[1])
-  if intercept:
-    mean_E = np.average(x_NE, axis=0, weights=weight_N)
-  # Before accumulating: the Gram of raw embeddings loses digits to the mean.
-  x_NE = (x_NE - mean_E) * root_N[:, None]
-  num, width = x_NE.shape
-  if num < width:
-    eig, vectors = np.linalg.eigh(x_NE @ x_NE.T)
-    eig = np.maximum(eig, 0.0)
-    basis = vectors * np.sqrt(eig)
-  else:
-    eig, vectors = np.linalg.eigh(x_NE.T @ x_NE)
-    eig = np.maximum(eig, 0.0)
-    basis = x_NE @ vectors
-  return _Factor(x_NE, root_N, mean_E, eig, vectors, basis)
-
-
-def _one_minus_leverage(
-  factor: _Factor, penalty_A: np.ndarray, intercept: bool
-) -> np.ndarray:
-  """1 minus the hat diagonal, to which the intercept adds each one's share."""
-  shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
-  slack_NA = 1.0 - (factor.basis * factor.basis) @ shrink_EA
-  if intercept:
-    weight_N = factor.root_N**2
-    slack_NA -= (weight_N / weight_N.sum())[:, None]
-  return slack_NA
-
-
-def _centre(
-  factor: _Factor, target_N: np.ndarray, intercept: bool
-) -> tuple[float, np.ndarray]:
-  """A target's weighted mean, and what is left of it times root_N."""
-  mean = 0.0
-  if intercept:
-    mean = np.average(target_N, weights=factor.root_N**2)
-  return mean, (target_N - mean) * factor.root_N
-
-
-def _leave_one_out_mse(
-  factor: _Factor,
-  penalty_A: np.ndarray,
-  slack_NA: np.ndarray,
-  target_N: np.ndarray,
-  intercept: bool,
-) -> np.ndarray:
-  error_NA = _leave_one_out_errors(
-    factor, penalty_A, slack_NA, target_N, intercept
-  )
-  return np.sum(error_NA**2, axis=0) / np.sum(factor.root_N**2)
-
-
-def _leave_one_out_errors(
-  factor: _Factor,
-  penalty_A: np.ndarray,
-  slack_NA: np.ndarray,
-  target_N: np.ndarray,
-  intercept: bool,
-) -> np.ndarray:
-  """error_NA, times root_N."""
-  _, centred_N = _centre(factor, target_N, intercept)
-  shrink_EA = 1.0 / (factor.eig[:, None] + penalty_A)
-  projected = factor.basis.T @ centred_N
-  resid_NA = centred_N[:, None] - factor.basis @ (
-    projected[:, None] * shrink_EA
-  )
-  return resid_NA / slack_NA
-
-
-def _solve(
-  factor: _Factor, penalty: float, target_N: np.ndarray, intercept: bool
-) -> tuple[np.ndarray, float]:
-  mean, centred_N = _centre(factor, target_N, intercept)
-  if len(factor.x_NE) < factor.x_NE.shape[1]:
-    dual_N = factor.vectors @ (
-      (factor.vectors.T @ centred_N) / (factor.eig + penalty)
-    )
-    theta_E = factor.x_NE.T @ dual_N
-  else:
-    theta_E = factor.vectors @ (
-      (factor.vectors.T @ (factor.x_NE.T @ centred_N)) / (factor.eig + penalty)
-    )
-  return theta_E, mean - factor.mean_E @ theta_E

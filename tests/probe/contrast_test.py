@@ -3,7 +3,7 @@ import pytest
 from sklearn import linear_model
 
 from erp_jax.core import errors
-from erp_jax.probe import contrast, ridge
+from erp_jax.probe import contrast, shared_ridge
 
 # More prompts than features, fewer, and with missing rewards.
 _CASES = [(60, 12, 0), (15, 40, 0), (50, 12, 25), (20, 40, 8)]
@@ -51,7 +51,9 @@ def _refit_errors(x_NE, target_N, beta):
 def test_leave_one_out_errors_agree_with_n_refits(num, width, num_missing):
   emb_NE, reward_NM = _problem(num, width, num_missing)
   x_NE, target_NM = _unit(emb_NE), _targets(reward_NM)
-  error_ANM = ridge.leave_one_out(x_NE, target_NM, np.array(_BETAS), True)
+  error_ANM = shared_ridge.leave_one_out(
+    x_NE, target_NM, np.array(_BETAS), True
+  )
   fitted = contrast.fit(
     emb_NE, reward_NM, contrast.ContrastConfig(betas=_BETAS)
   )
@@ -66,7 +68,9 @@ def test_leave_one_out_errors_agree_with_n_refits(num, width, num_missing):
 
 def test_without_an_intercept_the_errors_are_those_of_refits_too():
   emb_NE, reward_NM = _problem(30, 8)
-  error_ANM = ridge.leave_one_out(emb_NE, reward_NM, np.array([0.5]), False)
+  error_ANM = shared_ridge.leave_one_out(
+    emb_NE, reward_NM, np.array([0.5]), False
+  )
   for n in range(30):
     rest = np.delete(np.arange(30), n)
     reference = linear_model.Ridge(alpha=0.5, fit_intercept=False, solver='svd')
