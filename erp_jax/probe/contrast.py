@@ -19,6 +19,7 @@ import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.probe import decomposition, ridge, shared_ridge
+from erp_jax.probe import factor as factor_lib
 
 _BETAS = tuple(float(f'{10 ** (k / 4):.4g}') for k in range(-8, 17))
 
@@ -77,6 +78,7 @@ def fit(
   reward_NM: np.ndarray,
   cfg: ContrastConfig,
   category_N: Sequence[str] = (),
+  factorise: factor_lib.Factorise = factor_lib.factorise,
 ) -> Contrast:
   """Contrasts between the arms, columns of `reward_NM`; NaN where missing.
 
@@ -88,10 +90,12 @@ def fit(
   mean_M = complete_mean(reward_NM)
   target_NM = targets(reward_NM)
   betas_A = np.array(cfg.betas)
-  theta_EC, bias_C, extra_NC = _categories(x_NE, betas_A, cfg, category_N)
+  theta_EC, bias_C, extra_NC = _categories(
+    x_NE, betas_A, cfg, category_N, factorise
+  )
   both_NJ = np.concatenate([x_NE, extra_NC], axis=1)
   ridge.check_counts(np.isfinite(target_NM).sum(axis=0), ())
-  shared = shared_ridge.fit_shared(both_NJ, target_NM, betas_A)
+  shared = shared_ridge.fit_shared(both_NJ, target_NM, betas_A, factorise)
   own_EM, category_CM = np.split(shared.theta_EM, [x_NE.shape[1]])
   return Contrast(
     mean_M=mean_M,
@@ -137,6 +141,7 @@ def _categories(
   betas_A: np.ndarray,
   cfg: ContrastConfig,
   category_N: Sequence[str],
+  factorise: factor_lib.Factorise,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """theta_EC, bias_C: probabilities of categories; leave-one-out extra_NC."""
   category_N = np.asarray(category_N)
@@ -147,5 +152,5 @@ def _categories(
     width = x_NE.shape[1]
     return np.zeros((width, 0)), np.zeros(0), np.zeros((len(x_NE), 0))
   is_NC = (category_N[:, None] == names).astype(np.float64)
-  shared = shared_ridge.fit_shared(x_NE, is_NC, betas_A)
+  shared = shared_ridge.fit_shared(x_NE, is_NC, betas_A, factorise)
   return shared.theta_EM, shared.bias_M, is_NC - shared.error_NM

@@ -27,7 +27,10 @@ class Shared(NamedTuple):
 
 
 def fit_shared(
-  x_NE: np.ndarray, target_NM: np.ndarray, penalty_A: np.ndarray
+  x_NE: np.ndarray,
+  target_NM: np.ndarray,
+  penalty_A: np.ndarray,
+  factorise: factor_lib.Factorise = factor_lib.factorise,
 ) -> Shared:
   """With an intercept; `x_NE` is prepared, penalties on the sum of squares.
 
@@ -36,8 +39,9 @@ def fit_shared(
   error_ANM = np.full((len(penalty_A), *target_NM.shape), np.nan)
   found = []
   for present_N, columns in ridge.patterns(np.isfinite(target_NM)):
-    factor = _place_errors(
-      error_ANM, x_NE, target_NM, present_N, columns, penalty_A, True
+    factor = factorise(x_NE[present_N], np.ones(present_N.sum()), True)
+    _place_errors(
+      error_ANM, factor, target_NM, present_N, columns, penalty_A, True
     )
     found.append((factor, present_N, columns))
   loo_mse_A = np.nanmean(error_ANM**2, axis=(1, 2))
@@ -65,28 +69,27 @@ def leave_one_out(
   """
   error_ANM = np.full((len(penalty_A), *target_NM.shape), np.nan)
   for present_N, columns in ridge.patterns(np.isfinite(target_NM)):
+    num = int(present_N.sum())
+    factor = factor_lib.factorise(x_NE[present_N], np.ones(num), intercept)
     _place_errors(
-      *(error_ANM, x_NE, target_NM, present_N, columns, penalty_A, intercept)
+      *(error_ANM, factor, target_NM, present_N, columns, penalty_A, intercept)
     )
   return error_ANM
 
 
 def _place_errors(
   error_ANM: np.ndarray,
-  x_NE: np.ndarray,
+  factor: factor_lib.Factor,
   target_NM: np.ndarray,
   present_N: np.ndarray,
   columns: Sequence[int],
   penalty_A: np.ndarray,
   intercept: bool,
-) -> factor_lib.Factor:
+) -> None:
   """Fills in the leave-one-out errors of one row pattern's columns."""
-  num = int(present_N.sum())
-  factor = factor_lib.factorise(x_NE[present_N], np.ones(num), intercept)
   slack_NA = factor_lib.one_minus_leverage(factor, penalty_A, intercept)
   for m in columns:
     error_NA = factor_lib.leave_one_out_errors(
       *(factor, penalty_A, slack_NA, target_NM[present_N, m], intercept)
     )
     error_ANM[:, present_N, m] = error_NA.T
-  return factor

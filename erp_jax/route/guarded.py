@@ -22,6 +22,7 @@ import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.probe import contrast as contrast_lib
+from erp_jax.probe import factor as factor_lib
 from erp_jax.route import evaluate, feature_map, path
 from erp_jax.route import policy as policy_lib
 from erp_jax.route import posterior as posterior_lib
@@ -119,6 +120,7 @@ def fit(
   cost_M: np.ndarray,
   cfg: GuardedConfig,
   category_N: Sequence[str] = (),
+  factorise: factor_lib.Factorise = factor_lib.factorise,
 ) -> Guarded:
   """The policy of training prompts; rewards are NaN where missing.
 
@@ -138,13 +140,15 @@ def fit(
   reward_NM = np.asarray(reward_NM, np.float64)
   cost_M = np.asarray(cost_M, np.float64)
   category_N = np.asarray(category_N)
-  fitted = contrast_lib.fit(emb_NE, reward_NM, cfg.contrast, category_N)
+  fitted = contrast_lib.fit(
+    emb_NE, reward_NM, cfg.contrast, category_N, factorise
+  )
   best = policy_lib.best_single(fitted.mean_M, cost_M)
 
   def fit_rows(rows_N):
     category = category_N[rows_N] if len(category_N) else ()
     return contrast_lib.fit(
-      emb_NE[rows_N], reward_NM[rows_N], cfg.contrast, category
+      emb_NE[rows_N], reward_NM[rows_N], cfg.contrast, category, factorise
     ).predict
 
   evidence = held_out(fit_rows, emb_NE, reward_NM, cost_M, cfg)

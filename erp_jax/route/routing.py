@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from erp_jax.core import errors
+from erp_jax.probe import factor
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import zooter as zooter_lib
@@ -92,9 +93,10 @@ def predict(
     if policy == LOO:
       ridge = dataclasses.replace(ridge, selection='leave_one_out')
     return records_lib.predict_rewards(records, train_N, ridge)
-  fit = {GUARDED: _guarded, ZOOTER: _zooter}[policy]
+  if policy == GUARDED:
+    return _guarded(records, train_N, cfg)
   return {
-    reward: fit(records, train_N, reward, cfg) for reward in records.rewards
+    reward: _zooter(records, train_N, reward, cfg) for reward in records.rewards
   }
 
 
@@ -212,20 +214,24 @@ def _hull(split: split_lib.Split, curve: curve_lib.Curve) -> list[float | None]:
 
 
 def _guarded(
-  records: records_lib.Records,
-  train_N: np.ndarray,
-  reward: str,
-  cfg: RoutingConfig,
-) -> np.ndarray:
-  table = records.outcomes(reward)
-  fitted = guarded_lib.fit(
-    records.emb_NE[train_N],
-    table.reward_NM[train_N],
-    table.mean_cost_M(train_N),
-    cfg.guarded,
-    records.category_N[train_N],
-  )
-  return fitted.predict(records.emb_NE)
+  records: records_lib.Records, train_N: np.ndarray, cfg: RoutingConfig
+) -> dict[str, np.ndarray]:
+  factorise = factor.factorise
+  if len(records.rewards) > 1:
+    factorise = factor.remember()
+  result = {}
+  for reward in records.rewards:
+    table = records.outcomes(reward)
+    fitted = guarded_lib.fit(
+      records.emb_NE[train_N],
+      table.reward_NM[train_N],
+      table.mean_cost_M(train_N),
+      cfg.guarded,
+      records.category_N[train_N],
+      factorise,
+    )
+    result[reward] = fitted.predict(records.emb_NE)
+  return result
 
 
 def _zooter(
