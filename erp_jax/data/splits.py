@@ -53,3 +53,8 @@ def train_mask(
     num_train = math.floor(len(rows) * train_frac + 1e-9)
     train_N[rows[: min(max(num_train, 1), len(rows) - 1)]] = True
   return train_N
+
+
+def test_over_train(train_N: np.ndarray) -> float:
+  """Test prompts by training prompts, for `resample.split_corrected`."""
+  return float((~train_N).sum() / train_N.sum())

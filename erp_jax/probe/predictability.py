@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from erp_jax.core import errors, resample
+from erp_jax.data import splits
 from erp_jax.probe import ceiling as ceiling_lib
 from erp_jax.probe import decomposition, explained, response_flags
 from erp_jax.probe import records as records_lib
@@ -127,7 +128,7 @@ def evaluate(
     predictions = records_lib.predict_rewards(records, train_N, ridge)
     if first is None:
       train_first_N, first = train_N, predictions
-      ratio = float((~train_N).sum() / train_N.sum())
+      ratio = splits.test_over_train(train_N)
     for reward in records.rewards:
       points[reward].append(
         _point(records, truths[reward], predictions[reward], train_N, cfg)

@@ -40,7 +40,8 @@ class Section:
 
   Attributes:
     title: of the section.
-    origin: a key of ORIGINS, said beneath the title; '' says nothing.
+    origin: a key of ORIGINS, said beneath the title; '' says nothing, but
+      what is below a simulated section is simulated too.
     text: paragraphs.
     tables, figures: in this order, after the text.
     sections: below it.
@@ -75,12 +76,12 @@ class Document:
     return any(s.origin == SIMULATED for s in self.walk())
 
   def walk(self) -> list[Section]:
-    """All sections, parents first."""
+    """All sections, parents first; those below simulated ones are marked."""
     found, todo = [], list(self.sections)
     while todo:
       section = todo.pop(0)
       found.append(section)
-      todo = [*section.sections, *todo]
+      todo = [*_below(section), *todo]
     return found
 
 
@@ -114,6 +115,16 @@ def files(document: Document) -> dict[str, bytes]:
   return result
 
 
+def _below(section: Section) -> list[Section]:
+  """The sections in this one, simulated if it is."""
+  if section.origin != SIMULATED:
+    return list(section.sections)
+  return [
+    dataclasses.replace(s, origin=s.origin or SIMULATED)
+    for s in section.sections
+  ]
+
+
 def _pdf(figure: figure_lib.Figure) -> bytes:
   sink = io.BytesIO()
   # Without a date: equal figures give equal bytes.
@@ -130,5 +141,5 @@ def _render(document: Document, uris: Mapping[str, str]) -> str:
     lstrip_blocks=True,
   )
   return environment.get_template(_TEMPLATE).render(
-    document=document, uris=uris, origins=ORIGINS, words=words
+    document=document, uris=uris, origins=ORIGINS, words=words, below=_below
   )

@@ -1,16 +1,16 @@
 """What experiments share: splits, the ridge, intervals, their result."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from erp_jax.core import errors, resample
+from erp_jax.core import errors, progress, resample
 from erp_jax.data import splits
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
-from erp_jax.report import document
+from erp_jax.report import cells, document
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,16 @@ class ExperimentConfig:
         ),
       )
 
+  def track(
+    self, records: records_lib.Records, what: str
+  ) -> Iterator[np.ndarray]:
+    """train_N of each split, the first one first, while progress is shown."""
+    title = f'{records.name}: {what} splits'
+    with progress.track(title, self.splits, 'splits') as advance:
+      for _, train_N in self.masks(records):
+        yield train_N
+        advance(1)
+
 
 class Result(NamedTuple):
   """What an experiment found.
@@ -57,10 +67,37 @@ class Result(NamedTuple):
   metrics: Mapping[str, Any]
 
 
-def fit_and_predict(
-  records: records_lib.Records,
-  train_N: np.ndarray,
-  cfg: ridge_lib.RidgeConfig,
-) -> dict[str, np.ndarray]:
-  """As `records.predict_rewards`."""
-  return records_lib.predict_rewards(records, train_N, cfg)
+class Part(NamedTuple):
+  """What an experiment says of one Records.
+
+  Attributes:
+    text, tables: at the top of its section.
+    rewards: by reward model, a part of that section, and its metrics.
+  """
+
+  text: Sequence[str]
+  rewards: Mapping[str, tuple[document.Section, Mapping[str, Any]]]
+  tables: Sequence[cells.Table] = ()
+
+
+def gather(
+  records: Sequence[records_lib.Records],
+  say: Callable[[records_lib.Records], Part],
+) -> Result:
+  """A section per records, a part of it per reward model."""
+  sections, metrics = [], {}
+  for one in records:
+    part = say(one)
+    sections.append(
+      document.Section(
+        title=one.title,
+        origin=one.origin,
+        text=part.text,
+        tables=part.tables,
+        sections=[section for section, _ in part.rewards.values()],
+      )
+    )
+    metrics[one.name] = {
+      reward: values for reward, (_, values) in part.rewards.items()
+    }
+  return Result(sections, metrics)

@@ -22,23 +22,19 @@ def build(
   common: experiment.ExperimentConfig,
 ) -> experiment.Result:
   """A section per records, a part of it per reward model; first split."""
-  sections, metrics = [], {}
-  for one in records:
+
+  def say(one: records_lib.Records) -> experiment.Part:
     _, train_N = next(common.masks(one))
     used = _fitting(one, train_N, cfg)
-    curves = learning.of_records(one, train_N, used)
-    sections.append(
-      document.Section(
-        title=one.title,
-        origin=one.origin,
-        text=[_scope(train_N, cfg, used)],
-        sections=[
-          _section(one, reward, curve) for reward, curve in curves.items()
-        ],
-      )
+    return experiment.Part(
+      text=[_scope(train_N, cfg, used)],
+      rewards={
+        reward: (_section(one, reward, curve), _metrics(curve))
+        for reward, curve in learning.of_records(one, train_N, used).items()
+      },
     )
-    metrics[one.name] = {r: _metrics(curve) for r, curve in curves.items()}
-  return experiment.Result(sections, metrics)
+
+  return experiment.gather(records, say)
 
 
 def _fitting(

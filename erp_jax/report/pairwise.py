@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from erp_jax.core import resample
+from erp_jax.data import splits as splits_lib
 from erp_jax.probe import pair_intervals
 from erp_jax.probe import pairwise as pairwise_lib
 from erp_jax.probe import records as records_lib
@@ -44,34 +45,22 @@ def build(
   common: experiment.ExperimentConfig,
 ) -> experiment.Result:
   """AUROC of both predictors on every pair, for every reward model."""
-  sections, metrics = [], {}
-  for each in records:
-    if len(each.arms) < 2:
-      metrics[each.name] = {}
-      sections.append(
-        document.Section(
-          title=each.title,
-          origin=each.origin,
-          text=[f'{each.arms[0]} is the only arm: there are no pairs.'],
-        )
-      )
-      continue
-    found = _measure(each, cfg, common)
-    metrics[each.name] = {
-      reward: _metrics(each, one, cfg) for reward, one in found.items()
-    }
-    sections.append(
-      document.Section(
-        title=each.title,
-        origin=each.origin,
-        text=_lead(cfg, common),
-        tables=[_claim_table(each, found, cfg)],
-        sections=[
-          _section(each, reward, one, cfg) for reward, one in found.items()
-        ],
-      )
+
+  def say(one: records_lib.Records) -> experiment.Part:
+    if len(one.arms) < 2:
+      text = [f'{one.arms[0]} is the only arm: there are no pairs.']
+      return experiment.Part(text, {})
+    by_reward = _measure(one, cfg, common)
+    return experiment.Part(
+      text=_lead(cfg, common),
+      tables=[_claim_table(one, by_reward, cfg)],
+      rewards={
+        reward: (_section(one, reward, found, cfg), _metrics(one, found, cfg))
+        for reward, found in by_reward.items()
+      },
     )
-  return experiment.Result(sections, metrics)
+
+  return experiment.gather(records, say)
 
 
 def no_better(lo: float | None, hi: float | None, margin: float) -> str:
@@ -104,10 +93,10 @@ def _measure(
   value_JI = {(reward, kind): [] for reward in rewards for kind in _KINDS}
   by_label = {reward: {} for reward in rewards}
   test_over_train = 1.0
-  for seed, train_N in common.masks(records):
+  for seed, train_N in enumerate(common.track(records, 'pairwise')):
     if not seed:
-      test_over_train = (~train_N).sum() / train_N.sum()
-    prediction_NM = experiment.fit_and_predict(records, train_N, common.ridge)
+      test_over_train = splits_lib.test_over_train(train_N)
+    prediction_NM = records_lib.predict_rewards(records, train_N, common.ridge)
     fitted = {}
     if not cfg.splits or seed < cfg.splits:
       fitted = _fit(records, train_N, cfg, single, every_label=not seed)

@@ -1,12 +1,11 @@
 """Predictability, E1 to E4: R², its ceilings, and what is predicted of it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from erp_jax.core import progress
 from erp_jax.probe import decomposition, explained, predictability
 from erp_jax.probe import records as records_lib
 from erp_jax.report import (
@@ -32,43 +31,25 @@ def build(
   common: experiment.ExperimentConfig,
 ) -> experiment.Result:
   """A section per records, a part of it per reward model."""
-  sections, metrics = [], {}
-  for one in records:
-    found = _evaluate(one, cfg, common)
-    sections.append(
-      document.Section(
-        title=one.title,
-        origin=one.origin,
-        text=_scope(one, cfg, common),
-        tables=[_variance(one, found)],
-        sections=[
-          _section(one, reward, found[reward], cfg, common)
-          for reward in one.rewards
-        ],
-      )
+
+  def say(one: records_lib.Records) -> experiment.Part:
+    masks = common.track(one, 'predictability')
+    by_reward = predictability.evaluate(
+      one, masks, common.ridge, common.bootstrap, cfg
     )
-    metrics[one.name] = {
-      reward: _metrics(one.arms, found[reward]) for reward in one.rewards
-    }
-  return experiment.Result(sections, metrics)
-
-
-def _evaluate(
-  records: records_lib.Records,
-  cfg: predictability.PredictabilityConfig,
-  common: experiment.ExperimentConfig,
-) -> dict[str, predictability.Found]:
-  what = f'{records.name}: predictability splits'
-  with progress.track(what, common.splits, 'splits') as advance:
-
-    def masks() -> Iterator[np.ndarray]:
-      for _, train_N in common.masks(records):
-        yield train_N
-        advance(1)
-
-    return predictability.evaluate(
-      records, masks(), common.ridge, common.bootstrap, cfg
+    return experiment.Part(
+      text=_scope(one, cfg, common),
+      tables=[_variance(one, by_reward)],
+      rewards={
+        reward: (
+          _section(one, reward, found, cfg, common),
+          _metrics(one.arms, found),
+        )
+        for reward, found in by_reward.items()
+      },
     )
+
+  return experiment.gather(records, say)
 
 
 def _scope(

@@ -1,12 +1,13 @@
 """Routing, E9 to E11: regret against cost of every policy, and who wins."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from erp_jax.core import progress, resample
+from erp_jax.core import resample
+from erp_jax.data import splits
 from erp_jax.probe import records as records_lib
 from erp_jax.report import document, experiment, routing_tables, words
 from erp_jax.report import frontier as frontier_lib
@@ -18,7 +19,6 @@ from erp_jax.route import (
   refit,
   routing,
 )
-from erp_jax.route import curve as curve_lib
 from erp_jax.route import split as split_lib
 
 
@@ -28,29 +28,25 @@ def build(
   common: experiment.ExperimentConfig,
 ) -> experiment.Result:
   """A section per records, a part of it per reward model."""
-  sections, metrics = [], {}
-  for one in records:
-    found = _evaluate(one, cfg, common)
-    sections.append(
-      document.Section(
-        title=one.title,
-        origin=one.origin,
-        text=[_scope(one, common)],
-        sections=[
-          _section(one, reward, found[reward], cfg) for reward in one.rewards
-        ],
-      )
+
+  def say(one: records_lib.Records) -> experiment.Part:
+    return experiment.Part(
+      text=[_scope(one, common)],
+      rewards={
+        reward: (
+          _section(one, reward, found, cfg),
+          {
+            'over_splits': found.over_splits,
+            'first_split': found.first,
+            'oracle': found.oracle,
+            'refit': found.refit,
+          },
+        )
+        for reward, found in _evaluate(one, cfg, common).items()
+      },
     )
-    metrics[one.name] = {
-      reward: {
-        'over_splits': found[reward].over_splits,
-        'first_split': found[reward].first,
-        'oracle': found[reward].oracle,
-        'refit': found[reward].refit,
-      }
-      for reward in one.rewards
-    }
-  return experiment.Result(sections, metrics)
+
+  return experiment.gather(records, say)
 
 
 def _evaluate(
@@ -61,58 +57,51 @@ def _evaluate(
   """All splits of one table; fits are shared between its reward models."""
   values: dict[str, list] = {reward: [] for reward in records.rewards}
   first: dict[str, tuple] = {}
-  what = f'{records.name}: routing splits'
-  with progress.track(what, common.splits, 'splits') as advance:
-    for _, train_N in common.masks(records):
-      fitted = {
-        policy: routing.predict(records, train_N, policy, common.ridge, cfg)
+  for train_N in common.track(records, 'routing'):
+    fitted = {
+      policy: routing.predict(records, train_N, policy, common.ridge, cfg)
+      for policy in cfg.policies
+    }
+    elsewhere = {}
+    if cfg.calibrate == 'out_of_fold':
+      elsewhere = {
+        policy: routing.out_of_fold(records, train_N, policy, common.ridge, cfg)
         for policy in cfg.policies
       }
-      elsewhere = {}
-      if cfg.calibrate == 'out_of_fold':
-        elsewhere = {
-          policy: routing.out_of_fold(
-            records, train_N, policy, common.ridge, cfg
-          )
-          for policy in cfg.policies
-        }
-      for reward in records.rewards:
-        split = split_lib.from_outcomes(
-          records.outcomes(reward),
-          train_N,
-          fitted[routing.ERP][reward],
-          cfg.cost_weight,
-        )
-        predictions = {
-          policy: by_reward[reward][~train_N]
-          for policy, by_reward in fitted.items()
-        }
-        curves = baselines.curves(
-          split,
-          cfg.curve,
-          {p: v for p, v in predictions.items() if p != routing.ERP},
-          {p: by_reward[reward] for p, by_reward in elsewhere.items()},
-        )
-        values[reward].append(
-          routing.evaluate_split(split, curves, predictions, cfg)
-        )
-        first.setdefault(reward, (split, curves, train_N))
-      advance(1)
+    for reward in records.rewards:
+      split = split_lib.from_outcomes(
+        records.outcomes(reward),
+        train_N,
+        fitted[routing.ERP][reward],
+        cfg.cost_weight,
+      )
+      predictions = {
+        policy: by_reward[reward][~train_N]
+        for policy, by_reward in fitted.items()
+      }
+      curves = baselines.curves(
+        split,
+        cfg.curve,
+        {p: v for p, v in predictions.items() if p != routing.ERP},
+        {p: by_reward[reward] for p, by_reward in elsewhere.items()},
+      )
+      values[reward].append(
+        routing.evaluate_split(split, curves, predictions, cfg)
+      )
+      first.setdefault(reward, (split, curves, train_N))
   result = {}
   for reward in records.rewards:
     split, curves, train_N = first[reward]
-    ratio = (~train_N).sum() / train_N.sum()
-    reward_NKM = records.reward_NKM[reward][~train_N]
     er_NM = records.er_NM.get(reward)
     result[reward] = routing_tables.Found(
-      over_splits=_over_splits(values[reward], float(ratio)),
+      over_splits=_over_splits(values[reward], splits.test_over_train(train_N)),
       first=bootstrap.bootstrap_intervals(split, curves, common.bootstrap),
-      oracle=_oracle(
+      oracle=oracle_bias.intervals(
         split,
-        curves,
-        reward_NKM,
+        {p: curves[p] for p in routing_tables.COMPARED if p in curves},
+        records.reward_NKM[reward][~train_N],
         None if er_NM is None else er_NM[~train_N],
-        cfg,
+        cfg.shrinkage,
         common.bootstrap,
       ),
       refit=_refit(records, reward, split, train_N, cfg, common),
@@ -157,60 +146,6 @@ def _over_splits(values: Sequence[dict], ratio: float) -> dict[str, Any]:
 
 def _minus(a: float | None, b: float | None) -> float | None:
   return None if a is None or b is None else a - b
-
-
-def _oracle(
-  split: split_lib.Split,
-  curves: Mapping[str, curve_lib.Curve],
-  reward_NKM: np.ndarray,
-  er_NM: np.ndarray | None,
-  cfg: routing.RoutingConfig,
-  bootstrap_cfg: resample.BootstrapConfig,
-) -> dict[str, Any]:
-  """Regret (reward alone) by estimate of the best arm's value: PAPER.md 9.
-
-  {estimate: {policy: {budget: {mean, lo, hi}}}}, beside `reason` and counts.
-  """
-  complete = np.flatnonzero(split.complete_N)
-  oracle = oracle_bias.estimate(reward_NKM[complete])
-  reference = split.cost_M[split.best_arm]
-  columns = {}
-  for policy in routing_tables.COMPARED:
-    for key, budget in evaluate.BUDGETS.items():
-      if policy not in curves or not curves[policy].is_feasible(
-        budget * reference
-      ):
-        continue
-      share_NM = curves[policy].share(budget * reference)[oracle.rows]
-      regret = oracle.regret(share_NM)
-      columns['plug_in', policy, key] = regret.plug_in_N
-      columns['split_half', policy, key] = regret.split_half_N
-      if cfg.shrinkage:
-        value_N = (share_NM * oracle.mean_NM).sum(axis=1)
-        columns['shrunken', policy, key] = (
-          oracle_bias.shrunken_best(reward_NKM[complete][oracle.rows]) - value_N
-        )
-      if er_NM is not None:
-        known_NM = er_NM[complete][oracle.rows]
-        columns['true', policy, key] = known_NM.max(axis=1) - (
-          share_NM * known_NM
-        ).sum(axis=1)
-  values = np.stack(list(columns.values()), axis=1)
-  draws = np.concatenate(
-    [
-      counts_QN @ values
-      for counts_QN in resample.draw_counts(len(values), bootstrap_cfg)
-    ]
-  ) / len(values)
-  result: dict[str, Any] = {
-    'reason': oracle.reason,
-    'num_prompts': len(oracle.rows),
-    'num_left_out': oracle.num_left_out,
-  }
-  for i, (kind, policy, key) in enumerate(columns):
-    leaf = resample.interval(values[:, i].mean(), draws[:, i])
-    result.setdefault(kind, {}).setdefault(policy, {})[key] = leaf
-  return result
 
 
 def _refit(

@@ -75,7 +75,7 @@ def differences(
       note = ''
       if one['mean'] is not None:
         note = (
-          f'split 1: {words.difference(one["mean"])} '
+          f'split 1: {words.difference(one["mean"])}\n'
           f'{words.interval(one["lo"], one["hi"], words.difference)}'
         )
       row.append(cells.leaf(leaf, words.difference, note))

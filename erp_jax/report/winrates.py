@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from erp_jax.core import progress, resample
+from erp_jax.core import resample
+from erp_jax.data import splits
 from erp_jax.probe import records as records_lib
 from erp_jax.report import (
   cells,
@@ -51,23 +52,17 @@ def build(
   common: experiment.ExperimentConfig,
 ) -> experiment.Result:
   """A section per records, a part of it per reward model."""
-  sections, metrics = [], {}
-  for one in records:
-    found = _measure(one, cfg, common)
-    sections.append(
-      document.Section(
-        title=one.title,
-        origin=one.origin,
-        text=_lead(cfg, common),
-        sections=[
-          _section(one, reward, found[reward], cfg) for reward in one.rewards
-        ],
-      )
+
+  def say(one: records_lib.Records) -> experiment.Part:
+    return experiment.Part(
+      text=_lead(cfg, common),
+      rewards={
+        reward: (_section(one, reward, found, cfg), _metrics(one, found))
+        for reward, found in _measure(one, cfg, common).items()
+      },
     )
-    metrics[one.name] = {
-      reward: _metrics(one, found[reward]) for reward in one.rewards
-    }
-  return experiment.Result(sections, metrics)
+
+  return experiment.gather(records, say)
 
 
 def _measure(
@@ -78,17 +73,14 @@ def _measure(
   """By reward model; fits are shared between them."""
   over: dict[str, list[dict]] = {reward: [] for reward in records.rewards}
   first = {}
-  what = f'{records.name}: win share splits'
-  with progress.track(what, common.splits, 'splits') as advance:
-    for _, train_N in common.masks(records):
-      prediction_NM = experiment.fit_and_predict(records, train_N, common.ridge)
-      for reward in records.rewards:
-        shares = _shares(
-          records, reward, train_N, prediction_NM[reward], cfg.win_share
-        )
-        over[reward].append(shares)
-        first.setdefault(reward, (train_N, prediction_NM[reward], shares))
-      advance(1)
+  for train_N in common.track(records, 'win share'):
+    prediction_NM = records_lib.predict_rewards(records, train_N, common.ridge)
+    for reward in records.rewards:
+      shares = _shares(
+        records, reward, train_N, prediction_NM[reward], cfg.win_share
+      )
+      over[reward].append(shares)
+      first.setdefault(reward, (train_N, prediction_NM[reward], shares))
   result = {}
   for reward in records.rewards:
     train_N, prediction_NM, shares = first[reward]
@@ -100,7 +92,7 @@ def _measure(
       shares=winrates_lib.intervals(
         shares, records.category_N[~train_N], common.bootstrap
       ),
-      splits=_over_splits(over[reward], (~train_N).sum() / train_N.sum()),
+      splits=_over_splits(over[reward], splits.test_over_train(train_N)),
       counted=int(known_N.sum()),
       num=len(known_N),
       are_equal=not len(finite) or finite.min() == finite.max(),

@@ -91,7 +91,7 @@ def compare(
   train_N = splits.train_mask(
     table.prompt_ids, table.category_N.tolist(), 0, cfg.train_frac
   )
-  ratio = float((~train_N).sum() / train_N.sum())
+  ratio = splits.test_over_train(train_N)
   rows = []
   for (name, budget), values in found.items():
     held_out, se, regret = np.array(values).T

@@ -8,12 +8,16 @@ both. So in expectation plug-in >= regret >= split-half.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import errors, resample
 from erp_jax.probe import ceiling, decomposition
+from erp_jax.route import curve as curve_lib
+from erp_jax.route import evaluate
+from erp_jax.route import split as split_lib
 
 NUM_HALVINGS = 20
 
@@ -147,6 +151,59 @@ def shrunken_best(reward_NKM: np.ndarray) -> np.ndarray:
     )
   reliability_NM[np.isnan(noise_NM)] = np.nan
   return prompt_N + (arm_M + reliability_NM * rest_NM).max(axis=1)
+
+
+def intervals(
+  split: split_lib.Split,
+  curves: Mapping[str, curve_lib.Curve],
+  reward_NKM: np.ndarray,
+  er_NM: np.ndarray | None,
+  shrinkage: bool,
+  cfg: resample.BootstrapConfig,
+) -> dict[str, Any]:
+  """{estimate: {policy: {budget: {mean, lo, hi}}}} of regret, where feasible.
+
+  Beside them `reason`, as in Oracle, and how many prompts there are. Estimates
+  are plug_in and split_half; with `shrinkage`, against `shrunken_best`; and
+  true, where `er_NM`, the known ER, is given. Regret is of the reward alone.
+  `reward_NKM` and `er_NM` are of the split's test prompts.
+  """
+  complete = np.flatnonzero(split.complete_N)
+  oracle = estimate(reward_NKM[complete])
+  shrunken_N = known_NM = None
+  if shrinkage:
+    shrunken_N = shrunken_best(reward_NKM[complete][oracle.rows])
+  if er_NM is not None:
+    known_NM = er_NM[complete][oracle.rows]
+  reference = split.cost_M[split.best_arm]
+  columns = {}
+  for policy, curve in curves.items():
+    for key, budget in evaluate.BUDGETS.items():
+      if not curve.is_feasible(budget * reference):
+        continue
+      share_NM = curve.share(budget * reference)[oracle.rows]
+      regret = oracle.regret(share_NM)
+      columns['plug_in', policy, key] = regret.plug_in_N
+      columns['split_half', policy, key] = regret.split_half_N
+      if shrunken_N is not None:
+        value_N = (share_NM * oracle.mean_NM).sum(axis=1)
+        columns['shrunken', policy, key] = shrunken_N - value_N
+      if known_NM is not None:
+        value_N = (share_NM * known_NM).sum(axis=1)
+        columns['true', policy, key] = known_NM.max(axis=1) - value_N
+  values = np.stack(list(columns.values()), axis=1)
+  draws = np.concatenate(
+    [counts_QN @ values for counts_QN in resample.draw_counts(len(values), cfg)]
+  ) / len(values)
+  result: dict[str, Any] = {
+    'reason': oracle.reason,
+    'num_prompts': len(oracle.rows),
+    'num_left_out': oracle.num_left_out,
+  }
+  for i, (kind, policy, key) in enumerate(columns):
+    leaf = resample.interval(values[:, i].mean(), draws[:, i])
+    result.setdefault(kind, {}).setdefault(policy, {})[key] = leaf
+  return result
 
 
 def _sum_of_half(

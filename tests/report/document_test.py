@@ -71,6 +71,29 @@ def test_what_is_simulated_is_marked_on_page_table_and_figure():
   assert marked['figures/f.png'] != plain['figures/f.png']
 
 
+def test_what_is_below_a_simulated_section_is_marked_too():
+  child = document.Section(
+    title='Part', tables=[_table('c')], figures=[_figure('c')]
+  )
+  both = {
+    origin: document.files(
+      document.Document(
+        title='Study',
+        lead=['Why.'],
+        sections=[
+          document.Section(title='All', origin=origin, sections=[child])
+        ],
+      )
+    )
+    for origin in ('simulated', 'recorded')
+  }
+  assert b'Simulated rewards.' in both['simulated']['tables/c.md']
+  assert b'Simulated' not in both['recorded']['tables/c.md']
+  assert both['simulated']['report.html'].count(b'class="origin sim') == 2
+  figure = 'figures/c.png'
+  assert both['simulated'][figure] != both['recorded'][figure]
+
+
 def test_csv_has_numbers_in_full_and_intervals_apart():
   text = document.files(_document())['tables/t.csv'].decode()
   rows = list(csv.DictReader(io.StringIO(text)))

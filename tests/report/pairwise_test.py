@@ -10,6 +10,7 @@ from sklearn import linear_model, metrics
 
 from erp_jax.core import resample
 from erp_jax.probe import pairwise as pairwise_lib
+from erp_jax.probe import records as records_lib
 from erp_jax.report import (
   document,
   experiment,
@@ -58,9 +59,9 @@ def test_aurocs_are_scikit_learns_on_every_split(make_records):
   ]
   values = {name: [] for name, _, _ in pairs}
   for seed, train_N in _COMMON.masks(records):
-    prediction_NM = experiment.fit_and_predict(records, train_N, _COMMON.ridge)[
-      'second'
-    ]
+    prediction_NM = records_lib.predict_rewards(
+      records, train_N, _COMMON.ridge
+    )['second']
     for name, i, j in pairs:
       margin_NK = (reward_NKM[:, :, i] - reward_NKM[:, :, j])[train_N]
       rows = np.repeat(records.emb_NE[train_N], 4, axis=0)

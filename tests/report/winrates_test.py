@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from erp_jax.core import errors, resample
+from erp_jax.probe import records as records_lib
 from erp_jax.report import document, experiment, winrates, words
 from erp_jax.route import winrates as winrates_lib
 
@@ -43,7 +44,7 @@ def _text(result):
 def _first(records):
   """Test mask and predictions of the first split."""
   _, train_N = next(_COMMON.masks(records))
-  return ~train_N, experiment.fit_and_predict(records, train_N, _COMMON.ridge)
+  return ~train_N, records_lib.predict_rewards(records, train_N, _COMMON.ridge)
 
 
 def test_shares_are_counts_of_the_best(make_records):
