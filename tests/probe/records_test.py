@@ -96,3 +96,10 @@ def test_flagged_responses_are_left_out(simulated):
 def test_no_reward_model_is_refused(simulated):
   with pytest.raises(errors.UserError, match='S has no reward model'):
     dataclasses.replace(simulated, reward_NKM={})
+
+
+def test_rewards_beyond_what_can_be_squared_are_refused(simulated):
+  reward_NKM = {n: v.copy() for n, v in simulated.reward_NKM.items()}
+  reward_NKM[simulated.rewards[1]][0, 0, 0] = -1e200
+  with pytest.raises(errors.UserError, match='a reward of size 1e.200, whose'):
+    dataclasses.replace(simulated, reward_NKM=reward_NKM)
