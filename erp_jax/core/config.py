@@ -38,15 +38,19 @@ def _ordered(value: Any) -> Any:
 def as_plain(value: Any) -> Any:
   """Nested dicts, tuples and scalars of a dataclass, in field order."""
   if dataclasses.is_dataclass(value):
-    return {
-      f.name: as_plain(getattr(value, f.name))
-      for f in dataclasses.fields(value)
-    }
+    return as_plain_fields(value, type(value))
   if isinstance(value, Mapping):
     return {key: as_plain(item) for key, item in value.items()}
   if isinstance(value, list | tuple):
     return tuple(as_plain(item) for item in value)
   return value
+
+
+def as_plain_fields(value: Any, cls: type) -> dict[str, Any]:
+  """The same of the fields of a base class alone: a binary adds its own."""
+  return {
+    f.name: as_plain(getattr(value, f.name)) for f in dataclasses.fields(cls)
+  }
 
 
 def build(cls: type, values: Mapping[str, Any], path: str = 'config') -> Any:

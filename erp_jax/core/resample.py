@@ -76,6 +76,11 @@ def undefined() -> dict[str, None]:
   return {'mean': None, 'lo': None, 'hi': None}
 
 
+def defined(value: float) -> float | None:
+  """As JSON has it, which knows no NaN: None for what is not finite."""
+  return float(value) if math.isfinite(value) else None
+
+
 def percentiles(draws_Q: np.ndarray) -> tuple[float, float]:
   """(lo, hi) that hold 95 % of the finite draws between them; NaN without."""
   draws_Q = draws_Q[np.isfinite(draws_Q)]

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -40,6 +41,21 @@ class Workdir:
     """The one writer of an artefact of this run."""
     with artifact.writer(self.provenance, self.allow_version_change) as writer:
       yield writer
+
+  def once(
+    self,
+    identity: Mapping[str, Any],
+    file: str,
+    make: Callable[[], Mapping[str, Any]],
+  ) -> dict[str, Any]:
+    """The content of a run that is one JSON file, made unless it is there."""
+    artifact = self.artifact('.', identity)
+    if not artifact.is_done():
+      content = make()
+      with self.writer(artifact) as writer:
+        writer.write_file(file, store.json_bytes(content))
+        writer.finish()
+    return json.loads(store.read_file(artifact.path, file))
 
 
 def check_name(kind: str, name: str) -> None:

@@ -256,10 +256,7 @@ def _undefined(found: Score, reason: str) -> Score:
 def _interval(value: float, lo: float, hi: float) -> dict[str, float | None]:
   """None for what is NaN: a value may be known without its interval."""
   parts = {'mean': value, 'lo': lo, 'hi': hi}
-  return {
-    name: float(part) if np.isfinite(part) else None
-    for name, part in parts.items()
-  }
+  return {name: resample.defined(part) for name, part in parts.items()}
 
 
 def _reason(mean_N: np.ndarray, prediction_N: np.ndarray) -> str:

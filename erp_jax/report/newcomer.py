@@ -11,7 +11,6 @@ from erp_jax.core import resample
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.report import cells, document, figures, words
-from erp_jax.report import simulation as simulation_text
 from erp_jax.route import enlarged, evaluate, learning
 from erp_jax.route import newcomer as newcomer_lib
 
@@ -222,8 +221,7 @@ def _row(variant: str, num: int, curve: newcomer_lib.Curve) -> dict[str, Any]:
 
 def _leaf(value_J: np.ndarray) -> dict[str, float | None]:
   mean, se = learning.mean_se(value_J)
-  known = lambda value: float(value) if np.isfinite(value) else None
-  return {'mean': known(mean), 'se': known(se)}
+  return {'mean': resample.defined(mean), 'se': resample.defined(se)}
 
 
 def _feasible(found: Mapping[str, Any]) -> list[str]:
@@ -277,7 +275,7 @@ def _compared_row(name: str, values: Mapping[str, Any]) -> list[cells.Cell]:
 def _curve_row(row: Mapping[str, Any], feasible: list[str]) -> list[cells.Cell]:
   def cell(leaf, digits=3):
     value = math.nan if leaf['mean'] is None else leaf['mean']
-    text = simulation_text.uncertain(leaf['mean'], leaf['se'], digits)
+    text = words.uncertain(leaf['mean'], leaf['se'], digits)
     return cells.Cell(text, value=value)
 
   return [

@@ -346,7 +346,7 @@ def _metrics(
       'pairs': {
         name: {
           **{kind: intervals.by_pair[kind][index] for kind in _KINDS},
-          'tied_share': _defined(comparison.tied_share_I[index]),
+          'tied_share': resample.defined(comparison.tied_share_I[index]),
           'num_untied': float(comparison.num_untied_I[index]),
         }
         for index, name in enumerate(names)
@@ -369,7 +369,3 @@ def _metrics(
       'over_splits': no_better(splits['lo'], splits['hi'], cfg.margin),
     },
   }
-
-
-def _defined(value: float) -> float | None:
-  return None if math.isnan(value) else float(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from erp_jax.core import resample
 from erp_jax.probe import decomposition, explained, predictability
 from erp_jax.probe import records as records_lib
 from erp_jax.report import (
@@ -330,4 +331,4 @@ def _parts(found: decomposition.Decomposition) -> dict[str, Any]:
 
 
 def _numbers(values) -> list[float | None]:
-  return [float(x) if math.isfinite(x) else None for x in values]
+  return [resample.defined(value) for value in values]

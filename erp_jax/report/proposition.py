@@ -362,7 +362,6 @@ def _drawn_bounds(bounds: Sequence[str]) -> list[str]:
 
 def metrics(found: Found) -> dict[str, Any]:
   """The same numbers, by kind of gap and pair."""
-  defined = lambda value: None if np.isnan(value) else float(value)
   return {
     'pair': found.pair,
     'missing': dict(found.missing),
@@ -371,7 +370,9 @@ def metrics(found: Found) -> dict[str, Any]:
         which: {
           'rows': one.rows,
           'summary': one.summary,
-          'by_group': {k: defined(v) for k, v in one.binned.items()},
+          'by_group': {
+            rate: resample.defined(value) for rate, value in one.binned.items()
+          },
           'groups': one.groups,
           'reason': one.reason,
         }

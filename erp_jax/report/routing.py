@@ -30,6 +30,8 @@ def build(
   """A section per records, a part of it per reward model."""
 
   def say(one: records_lib.Records) -> experiment.Part:
+    if len(one.arms) < 2:
+      return _one_arm(one)
     return experiment.Part(
       text=[_scope(one, common)],
       rewards={
@@ -47,6 +49,19 @@ def build(
     )
 
   return experiment.gather(records, say)
+
+
+def _one_arm(records: records_lib.Records) -> experiment.Part:
+  """What is said instead of numbers."""
+  section = lambda reward: document.Section(
+    title=f'Reward: {reward}',
+    origin=records.origin,
+    text=['One arm: there is nothing to route between.'],
+  )
+  return experiment.Part(
+    text=[],
+    rewards={reward: (section(reward), {}) for reward in records.rewards},
+  )
 
 
 def _evaluate(
@@ -157,7 +172,7 @@ def _refit(
   common: experiment.ExperimentConfig,
 ) -> dict[str, Any]:
   """Intervals over training prompts too; empty without draws."""
-  if not cfg.refit_draws or len(records.arms) < 2:
+  if not cfg.refit_draws:
     return {}
   return refit.refit_intervals(
     split,
@@ -193,12 +208,6 @@ def _section(
   cfg: routing.RoutingConfig,
 ) -> document.Section:
   prefix = f'{records.name}-{reward}'
-  if len(records.arms) < 2:
-    return document.Section(
-      title=f'Reward: {reward}',
-      origin=records.origin,
-      text=['One arm: there is nothing to route between.'],
-    )
   policies = [
     p
     for p in (

@@ -37,18 +37,6 @@ def tables(metrics: Mapping[str, Any]) -> list[rich_table.Table]:
   return shown
 
 
-def uncertain(mean: float | None, se: float | None, digits: int = 3) -> str:
-  """'0.412(13)' for a mean of .412 with a standard error of .013.
-
-  A dash for what is undefined, no bracket where the error is unknown.
-  """
-  if mean is None:
-    return words.DASH
-  if se is None:
-    return words.number(mean, digits)
-  return f'{words.number(mean, digits)}({round(se * 10**digits)})'
-
-
 def _table(title: str, *head: str) -> rich_table.Table:
   table = rich_table.Table(
     title=rich_text.Text(title),
@@ -63,7 +51,7 @@ def _table(title: str, *head: str) -> rich_table.Table:
 
 
 def _leaf(leaf: Mapping[str, float | None]) -> str:
-  return uncertain(leaf['mean'], leaf['se'])
+  return words.uncertain(leaf['mean'], leaf['se'])
 
 
 def _grid(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
@@ -84,7 +72,9 @@ def _grid(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
   table.add_row(*('mix', '', ''), *(_leaf(last[b]) for b in evaluate.BUDGETS))
   table.add_row(
     *('oracle', '', ''),
-    *(uncertain(found['oracle_regret'][b], None) for b in evaluate.BUDGETS),
+    *(
+      words.uncertain(found['oracle_regret'][b], None) for b in evaluate.BUDGETS
+    ),
   )
   table.caption = rich_text.Text(
     'mix: the static mixture, fitted in the last cell above; oracle: knows '
@@ -122,7 +112,7 @@ def _best(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
         _product(row['prompts'], row['samples']),
         _leaf(row),
         _product(*row['runner_up']),
-        uncertain(row['lead'], row['lead_se'])
+        words.uncertain(row['lead'], row['lead_se'])
         + ('' if _is_sure(row) else ' ?'),
       )
   table.caption = rich_text.Text('?: less than two standard errors.')

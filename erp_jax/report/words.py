@@ -49,6 +49,18 @@ def interval(lo: float, hi: float, write=number) -> str:
   return f'[{write(lo)}, {write(hi)}]'
 
 
+def uncertain(mean: float | None, se: float | None, digits: int = 3) -> str:
+  """'0.412(13)' for a mean of .412 with a standard error of .013.
+
+  A dash for what is undefined, no bracket where the error is unknown.
+  """
+  if mean is None:
+    return DASH
+  if se is None:
+    return number(mean, digits)
+  return f'{number(mean, digits)}({round(se * 10**digits)})'
+
+
 def cost(value: float) -> str:
   """Three significant digits: costs span many orders of magnitude."""
   if math.isnan(value):

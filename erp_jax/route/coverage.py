@@ -13,14 +13,13 @@ prices λ and lottery, with which a budget is kept only on average.
 
 import dataclasses
 import itertools
-import json
 import math
 import statistics
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from erp_jax.core import config, errors, progress, resample, store
+from erp_jax.core import config, errors, progress, resample
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import simulate, simulate_config
 from erp_jax.probe import ranking, scores
@@ -34,7 +33,6 @@ FILE = 'coverage.json'
 ERP, STATIC = 'erp', 'static_mixture'
 # Of intervals; SHARE is `resample.share_interval`, for AUROC alone.
 PERCENTILE, BASIC, BCA, SHARE = 'percentile', 'basic', 'bca', 'share'
-METHODS = (PERCENTILE, BASIC, BCA, SHARE)
 BUDGET, PRICES = 'same_budget', 'same_prices'
 TRUTHS = (BUDGET, PRICES)
 _CHUNK = 100  # Draws or prompts at once: their sums stay in cache.
@@ -102,15 +100,12 @@ def run(workdir: workdir_lib.Workdir, cfg: CoverageConfig) -> dict[str, Any]:
   identity = {
     'stage': 'coverage',
     'format_version': FORMAT_VERSION,
-    'coverage': {
-      field.name: config.as_plain(getattr(cfg, field.name))
-      for field in dataclasses.fields(CoverageConfig)
-    },
+    'coverage': config.as_plain_fields(cfg, CoverageConfig),
   }
-  artifact = workdir.artifact('.', identity)
-  if not artifact.is_done():
+
+  def make():
     population = draw_population(cfg)
-    content = {
+    return {
       'simulated': True,
       'sets': cfg.sets,
       'population': len(population.split.reward_NM),
@@ -120,10 +115,8 @@ def run(workdir: workdir_lib.Workdir, cfg: CoverageConfig) -> dict[str, Any]:
       ),
       'sizes': {str(size): cover(population, size, cfg) for size in cfg.sizes},
     }
-    with workdir.writer(artifact) as writer:
-      writer.write_file(FILE, store.json_bytes(content))
-      writer.finish()
-  return json.loads(store.read_file(artifact.path, FILE))
+
+  return workdir.once(identity, FILE, make)
 
 
 def draw_population(cfg: CoverageConfig) -> Population:

@@ -188,5 +188,5 @@ def _interval(
   tail = (1 - resample.LEVEL) / 2
   filled_Q = np.where(np.isfinite(draws_Q), draws_Q, worst)
   lo, hi = np.quantile(filled_Q, [tail, 1 - tail], method='inverted_cdf')
-  known = lambda bound: float(bound) if math.isfinite(bound) else None
-  return {'mean': point, 'lo': known(lo), 'hi': known(hi)}
+  lo, hi = resample.defined(lo), resample.defined(hi)
+  return {'mean': point, 'lo': lo, 'hi': hi}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from erp_jax.core import resample
 from erp_jax.probe import scores
 from erp_jax.route import curve as curve_lib
 from erp_jax.route import path, winrates
@@ -71,9 +72,9 @@ def _r2(split: split_lib.Split) -> dict[str, Any]:
   for m, name in enumerate(split.models):
     reward_N, prediction_N = split.reward_NM[:, m], split.prediction_NM[:, m]
     result[name] = {
-      'aggregate': _defined(scores.r2(reward_N, prediction_N)),
+      'aggregate': resample.defined(scores.r2(reward_N, prediction_N)),
       'by_category': {
-        category: _defined(scores.r2(reward_N[r], prediction_N[r]))
+        category: resample.defined(scores.r2(reward_N[r], prediction_N[r]))
         for category, r in rows.items()
       },
     }
@@ -89,7 +90,9 @@ def _auroc(split: split_lib.Split) -> dict[str, Any]:
     known_N = np.isfinite(margin_N)
     untied_N = known_N & (margin_N != 0)
     result[f'{split.models[a]}|{split.models[b]}'] = {
-      'erp': _defined(scores.auroc(margin_N[untied_N] > 0, score_N[untied_N])),
+      'erp': resample.defined(
+        scores.auroc(margin_N[untied_N] > 0, score_N[untied_N])
+      ),
       'tied_share': float(1 - untied_N.sum() / known_N.sum()),
     }
   return result
@@ -100,7 +103,7 @@ def _at_budgets(
 ) -> dict[str, float | None]:
   reference = split.cost_M[split.best_arm]
   return {
-    key: _defined(curve.at(value_P, budget * reference))
+    key: resample.defined(curve.at(value_P, budget * reference))
     for key, budget in BUDGETS.items()
   }
 
@@ -110,7 +113,7 @@ def _frontier(
 ) -> list[float | None]:
   costs = np.linspace(split.cost_M.min(), split.cost_M.max(), NUM_FRACTIONS)
   value = path.value_at(curve.path.cost_P, curve.regret_P, costs)
-  return [_defined(v) for v in value]
+  return [resample.defined(v) for v in value]
 
 
 def _win_share(split: split_lib.Split) -> dict[str, Any]:
@@ -130,8 +133,3 @@ def _win_share(split: split_lib.Split) -> dict[str, Any]:
       for name, share in zip(split.models, share_M, strict=True):
         result[name]['by_category'][category][kind] = float(share)
   return result
-
-
-def _defined(value: float) -> float | None:
-  """JSON has no NaN: undefined and infeasible are null."""
-  return None if np.isnan(value) else float(value)

@@ -202,6 +202,11 @@ def of_records(
     mean_NM = records.mean_NM(reward)
     truth_NM[reward] = records.er_NM.get(reward, mean_NM)[~train_N]
     complete_N = train_N & np.isfinite(mean_NM).all(axis=1)
+    if not complete_N.any():
+      raise errors.UserError(
+        f'{records.title}: no training prompt has {reward} of all of '
+        f'{", ".join(records.arms)}; leave out the arm with the fewest.'
+      )
     best = policy.best_single(mean_NM[complete_N].mean(axis=0), cost_M)
     budget_1[reward] = float(cost_M[best])
   test = Test(
@@ -256,10 +261,18 @@ def _repeat(
       )
     means[reward] = [_means(reward_NKM, k) for k in cfg.num_samples]
   columns = np.concatenate([m for parts in means.values() for m in parts], 1)
+  names = [
+    f'{reward}/{arm}'
+    for reward in means
+    for _ in cfg.num_samples
+    for arm in test.models
+  ]
   cells = {reward: [] for reward in means}
   for num in cfg.num_prompts:
     # All reward models and numbers of samples are columns of one factorisation.
-    probe = ridge_lib.fit(training.emb_NE[:num], columns[:num], cfg.ridge)
+    probe = ridge_lib.fit(
+      training.emb_NE[:num], columns[:num], cfg.ridge, names
+    )
     predictions = iter(
       np.split(
         ridge_lib.predict(probe, test.emb_NE),

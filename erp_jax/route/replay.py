@@ -81,7 +81,7 @@ def _fits(table, emb_NE, cfg):
         table.prompt_ids, table.category_N.tolist(), seed, cfg.train_frac
       )
       probe = ridge_lib.fit(
-        emb_NE[train_N], table.reward_NM[train_N], cfg.ridge
+        emb_NE[train_N], table.reward_NM[train_N], cfg.ridge, table.models
       )
       yield results.SplitResult(seed, train_N, ridge_lib.predict(probe, emb_NE))
       advance(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import errors, resample
 from erp_jax.probe import factor
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
@@ -194,10 +194,7 @@ def _benchmarks(
     found['apgr'] = benchmarks.apgr(calls).value
     for name, frac in _CPT_FRACS.items():
       found[name] = benchmarks.cpt(calls, frac).value
-  return {
-    name: None if np.isnan(value) else float(value)
-    for name, value in found.items()
-  }
+  return {name: resample.defined(value) for name, value in found.items()}
 
 
 def _hull(split: split_lib.Split, curve: curve_lib.Curve) -> list[float | None]:

@@ -1,14 +1,12 @@
 """How many prompts and samples a router needs, on simulated rewards."""
 
 import dataclasses
-import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from erp_jax.core import config, errors, progress, store
+from erp_jax.core import config, errors, progress, resample
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import simulate, simulate_config
 from erp_jax.route import allocation
@@ -49,27 +47,20 @@ def run(workdir: workdir_lib.Workdir, cfg: SimulateConfig) -> dict[str, Any]:
   identity = {
     'stage': 'simulate',
     'format_version': FORMAT_VERSION,
-    'simulate': {
-      field.name: config.as_plain(getattr(cfg, field.name))
-      for field in dataclasses.fields(SimulateConfig)
+    'simulate': config.as_plain_fields(cfg, SimulateConfig),
+  }
+  num_categories = len(cfg.simulation.categories)
+  make = lambda: {
+    'simulated': True,
+    'counts': {
+      'test_prompts': cfg.test_prompts_per_category * num_categories,
+      'training_sets': cfg.learning.repeats,
+    },
+    'rewards': {
+      name: _metrics(curve) for name, curve in draw_curves(cfg).items()
     },
   }
-  artifact = workdir.artifact('.', identity)
-  if not artifact.is_done():
-    curves = draw_curves(cfg)
-    metrics = {
-      'simulated': True,
-      'counts': {
-        'test_prompts': cfg.test_prompts_per_category
-        * len(cfg.simulation.categories),
-        'training_sets': cfg.learning.repeats,
-      },
-      'rewards': {name: _metrics(curve) for name, curve in curves.items()},
-    }
-    with workdir.writer(artifact) as writer:
-      writer.write_file(FILE, store.json_bytes(metrics))
-      writer.finish()
-  return json.loads(store.read_file(artifact.path, FILE))
+  return workdir.once(identity, FILE, make)
 
 
 def draw_curves(cfg: SimulateConfig) -> dict[str, learning_lib.LearningCurve]:
@@ -146,7 +137,7 @@ def _metrics(curve: learning_lib.LearningCurve) -> dict[str, Any]:
       )
   return {
     'cells': cells,
-    'oracle_regret': at_budgets(map(_defined, curve.oracle_regret_P)),
+    'oracle_regret': at_budgets(map(resample.defined, curve.oracle_regret_P)),
     'best': {
       str(total): {
         by: _allocation(allocation.best_allocation(curve, total, by))
@@ -163,7 +154,7 @@ def _leaves(value: np.ndarray) -> list:
   def nest(mean, se):
     if np.ndim(mean):
       return [nest(*pair) for pair in zip(mean, se, strict=True)]
-    return {'mean': _defined(mean), 'se': _defined(se)}
+    return {'mean': resample.defined(mean), 'se': resample.defined(se)}
 
   return nest(*learning_lib.mean_se(value))
 
@@ -172,14 +163,9 @@ def _allocation(best: allocation.Allocation) -> dict[str, Any]:
   return {
     'prompts': best.num_prompts,
     'samples': best.num_samples,
-    'mean': _defined(best.value),
-    'se': _defined(best.se),
+    'mean': resample.defined(best.value),
+    'se': resample.defined(best.se),
     'runner_up': list(best.runner_up),
-    'lead': _defined(best.lead),
-    'lead_se': _defined(best.lead_se),
+    'lead': resample.defined(best.lead),
+    'lead_se': resample.defined(best.lead_se),
   }
-
-
-def _defined(value: float) -> float | None:
-  """JSON has no NaN: undefined and infeasible are null."""
-  return None if math.isnan(value) else float(value)

@@ -67,3 +67,13 @@ def test_an_int_may_stand_for_a_float():
 def test_mistakes_are_named(values, message):
   with pytest.raises(errors.UserError, match=message):
     config.build(_Outer, values)
+
+
+def test_the_fields_of_a_base_class_alone():
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Binary(_Inner):
+    threads: int = 8
+
+  value = Binary(rate=2.0, threads=4)
+  assert config.as_plain_fields(value, _Inner) == {'rate': 2.0, 'sizes': (1, 2)}
+  assert config.as_plain(value)['threads'] == 4

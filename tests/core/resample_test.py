@@ -120,3 +120,10 @@ def test_split_correction_covers_where_the_naive_interval_does_not():
 def test_config_errors_name_the_value():
   with pytest.raises(errors.UserError, match='bootstrap.num_draws must .* 10'):
     resample.BootstrapConfig(num_draws=10)
+
+
+def test_what_is_not_finite_is_null():
+  assert resample.defined(np.float32(0.5)) == 0.5
+  assert type(resample.defined(np.float32(0.5))) is float
+  for value in (math.nan, math.inf, -np.inf):
+    assert resample.defined(value) is None

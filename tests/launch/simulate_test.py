@@ -10,7 +10,7 @@ from configs import simulate as config_file
 from erp_jax.core import config, errors
 from erp_jax.data import simulate
 from erp_jax.probe import ridge
-from erp_jax.report import simulation as tables_lib
+from erp_jax.report import words
 from erp_jax.route import allocation, evaluate, learning, simulation
 from launch import pipeline_config
 
@@ -185,4 +185,4 @@ def test_the_config_refuses_another_reward_model():
   ],
 )
 def test_uncertain_numbers(mean, se, expected):
-  assert tables_lib.uncertain(mean, se) == expected
+  assert words.uncertain(mean, se) == expected

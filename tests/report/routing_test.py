@@ -202,7 +202,7 @@ def test_one_arm_is_said_so(make_records):
     er_NM={n: v[:, :1] for n, v in whole.er_NM.items()},
     cost_NM=whole.cost_NM[:, :1],
   )
-  result = _build(one, splits=1)
+  result = _build(one, routing.RoutingConfig(), splits=1)  # Zooter too.
   assert 'nothing to route' in result.sections[0].sections[0].text[0]
 
 
