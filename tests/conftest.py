@@ -4,10 +4,12 @@ import os
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from erp_jax.core import runtime
 from erp_jax.data import assets
+from erp_jax.probe import records as records_lib
 
 
 def pytest_configure() -> None:
@@ -49,3 +51,52 @@ def minilm_dir() -> pathlib.Path:
 def paretobandit_dir() -> pathlib.Path:
   """The folder with val.jsonl and test_holdout.jsonl."""
   return assets.fetch('paretobandit')
+
+
+@pytest.fixture(scope='session')
+def make_records():
+  """Makes `Records` of rewards about a known ER that is linear in embeddings.
+
+  Arguments are what is drawn; `changes` replace fields. Categories alternate.
+  """
+
+  def make(
+    *,
+    seed=0,
+    num=120,
+    k=4,
+    noise=0.3,
+    length=1.0,
+    arms=('small', 'large', 'middle'),
+    rewards=('first', 'second'),
+    categories=('a', 'b', 'c'),
+    **changes,
+  ) -> records_lib.Records:
+    rng = np.random.default_rng(seed)
+    emb_NE = rng.normal(size=(num, 6))
+    emb_NE *= length / np.linalg.norm(emb_NE, axis=1, keepdims=True)
+    reward_NKM, er_NM = {}, {}
+    for reward in rewards:
+      theta_EM = rng.normal(size=(6, 3))
+      er_NM[reward] = emb_NE @ theta_EM + np.array([0.0, 0.4, 0.2])
+      reward_NKM[reward] = er_NM[reward][:, None] + noise * rng.normal(
+        size=(num, k, 3)
+      )
+    fields = {
+      'name': 'made',
+      'title': 'Made up',
+      'origin': records_lib.SIMULATED,
+      'prompt_ids': tuple(f'p{n:03d}' for n in range(num)),
+      'category_N': np.array(categories)[np.arange(num) % len(categories)],
+      'arms': arms,
+      'emb_NE': emb_NE,
+      'reward_NKM': reward_NKM,
+      'cost_NM': np.tile([1.0, 9.0, 4.0], (num, 1)),
+      'cost_source': 'given',
+      'cost_unit': 'billions of parameters',
+      'er_NM': er_NM,
+      'counts': {'prompts': num},
+    }
+    return records_lib.Records(**fields | changes)
+
+  return make

@@ -75,8 +75,8 @@ def _assert_close(found, expected):
     np.testing.assert_allclose(found[category], r2_M, atol=1e-9)
 
 
-def test_first_split_and_all_splits_are_scikit_learns(make_records):
-  records = make_records()
+def test_first_split_and_all_splits_are_scikit_learns(make_flagged):
+  records = make_flagged()
   found = _evaluate(records)
   assert list(found) == ['judge', 'grm']
   for reward, one in found.items():
@@ -99,8 +99,8 @@ def test_first_split_and_all_splits_are_scikit_learns(make_records):
         assert leaf['hi'] - leaf['mean'] == pytest.approx(half, rel=0.02)
 
 
-def test_contrasts_of_all_splits(make_records):
-  records = make_records()
+def test_contrasts_of_all_splits(make_flagged):
+  records = make_flagged()
   one = _evaluate(records)['grm']
   mean_NM = _mean(records.reward_NKM['grm'])
   emb_NE = records.emb_NE / 2  # They are of length 2.
@@ -121,8 +121,8 @@ def test_contrasts_of_all_splits(make_records):
   )
 
 
-def test_without_flagged_responses_all_is_fitted_and_scored_again(make_records):
-  records = make_records()
+def test_without_flagged_responses_all_is_fitted_and_scored_again(make_flagged):
+  records = make_flagged()
   train_N = next(_COMMON.masks(records))[1]
   found = _evaluate(records, exclude=('cut', 'refusal'))['judge'].without
   sets = [('cut',), ('refusal',), ('cut', 'refusal')]
@@ -135,31 +135,31 @@ def test_without_flagged_responses_all_is_fitted_and_scored_again(make_records):
     np.testing.assert_allclose(one.share_M, flagged_NKM.mean(axis=(0, 1)))
 
 
-def test_flags_that_are_not_known_are_said_so(make_records):
-  flags = {'cut': make_records().flag_NKM['cut']}
-  found = _evaluate(make_records(flag_NKM=flags))['judge'].without
+def test_flags_that_are_not_known_are_said_so(make_flagged):
+  flags = {'cut': make_flagged().flag_NKM['cut']}
+  found = _evaluate(make_flagged(flag_NKM=flags))['judge'].without
   reasons = {one.flags: one.reason for one in found}
   assert reasons == {
     ('refusal',): 'not known of these records',
     ('empty',): 'not known of these records',
     ('cut',): '',
   }
-  assert not _evaluate(make_records(), exclude=())['judge'].without
+  assert not _evaluate(make_flagged(), exclude=())['judge'].without
 
 
-def test_an_arm_with_nothing_left_is_undefined_alone(make_records):
-  flag_NKM = dict(make_records().flag_NKM)
+def test_an_arm_with_nothing_left_is_undefined_alone(make_flagged):
+  flag_NKM = dict(make_flagged().flag_NKM)
   flag_NKM['cut'] = flag_NKM['cut'].copy()
   flag_NKM['cut'][:, :, 1] = True
-  found = _evaluate(make_records(flag_NKM=flag_NKM), exclude=('cut',))
+  found = _evaluate(make_flagged(flag_NKM=flag_NKM), exclude=('cut',))
   (one,) = found['judge'].without
   assert one.share_M[1] == 1
   assert 'have a reward' in one.scores[None][1].reason
   assert not one.scores[None][0].reason and not one.scores[None][2].reason
 
 
-def test_the_fits_are_the_readings_of_the_formula(make_records):
-  records = make_records()
+def test_the_fits_are_the_readings_of_the_formula(make_flagged):
+  records = make_flagged()
   train_N = next(_COMMON.masks(records))[1]
   reward_NKM = records.reward_NKM['judge']
   found = _evaluate(records)['judge'].fits
@@ -185,8 +185,8 @@ def test_the_fits_are_the_readings_of_the_formula(make_records):
   assert len(distinct) == len(found)
 
 
-def test_baselines_and_ceilings_are_switches(make_records):
-  records = make_records()
+def test_baselines_and_ceilings_are_switches(make_flagged):
+  records = make_flagged()
   plain, train, everyone = (
     _evaluate(records, baseline=baseline, exclude=(), compare_fits=False)
     for baseline in ('test_mean', 'train_mean', 'global_mean')
@@ -208,11 +208,11 @@ def test_baselines_and_ceilings_are_switches(make_records):
   assert off.scores[None][0].r2 == plain['grm'].scores[None][0].r2
 
 
-def test_what_is_common_to_the_arms_moves_the_prompts_part_alone(make_records):
+def test_what_is_common_to_the_arms_moves_the_prompts_part_alone(make_flagged):
   """Bradley-Terry does not identify it, and a router can do without."""
-  records = make_records()
+  records = make_flagged()
   shift_N = 3 * np.random.default_rng(1).normal(size=120)
-  moved = make_records(
+  moved = make_flagged(
     reward_NKM={
       name: r_NKM + shift_N[:, None, None]
       for name, r_NKM in records.reward_NKM.items()
@@ -238,8 +238,8 @@ def test_what_is_common_to_the_arms_moves_the_prompts_part_alone(make_records):
     assert b.scores[None][0].r2['mean'] < a.scores[None][0].r2['mean'] - 0.2
 
 
-def test_known_er_is_split_without_noise(make_records):
-  records = make_records()
+def test_known_er_is_split_without_noise(make_flagged):
+  records = make_flagged(length=1.0)
   found = _evaluate(records)['judge']
   er_NM = records.er_NM['judge']
   prompt_N, arm_M = er_NM.mean(axis=1), er_NM.mean(axis=0)
@@ -255,32 +255,32 @@ def test_known_er_is_split_without_noise(make_records):
     lo, hi = found.decomposition.intervals[part]
     assert lo < getattr(found.decomposition, part) < hi
     assert part == 'noise' or lo < getattr(truth, part) < hi
-  assert _evaluate(make_records(er_NM={}))['judge'].true_decomposition is None
+  assert _evaluate(make_flagged(er_NM={}))['judge'].true_decomposition is None
 
 
-def test_bad_input_is_said_so(make_records):
-  records = make_records()
+def test_bad_input_is_said_so(make_flagged):
+  records = make_flagged()
   one = {'judge': records.reward_NKM['judge'][:, :1, :1].copy()}
   fields = {'arms': ('only',), 'cost_NM': records.cost_NM[:, :1]}
   fields |= {'er_NM': {}, 'flag_NKM': {}}
-  found = _evaluate(make_records(reward_NKM=one, **fields))['judge']
+  found = _evaluate(make_flagged(reward_NKM=one, **fields))['judge']
   assert 'K = 1' in found.scores[None][0].ceiling.reason
   assert found.scores[None][0].r2['mean'] is not None
   assert 'one arm' in found.contrasts[1].reason
   assert 'one arm' in found.decomposition.reason
   one['judge'][:] = 0.1
-  found = _evaluate(make_records(reward_NKM=one, **fields))['judge']
+  found = _evaluate(make_flagged(reward_NKM=one, **fields))['judge']
   assert 'equal' in found.scores[None][0].reason
   assert found.over_splits[None][0]['mean'] is None
   one['judge'][:50:2] = 0.9
   one['judge'][records.category_N == 'math'] = np.nan
-  found = _evaluate(make_records(reward_NKM=one, **fields))['judge']
+  found = _evaluate(make_flagged(reward_NKM=one, **fields))['judge']
   assert '0 prompts' in found.scores['math'][0].reason
   assert not found.scores[None][0].reason
 
 
-def test_figures_show_the_first_splits_test_prompts(make_records):
-  records = make_records()
+def test_figures_show_the_first_splits_test_prompts(make_flagged):
+  records = make_flagged()
   found = _evaluate(records)['grm']
   test_N = ~next(_COMMON.masks(records))[1]
   np.testing.assert_array_equal(found.category_N, records.category_N[test_N])

@@ -9,7 +9,6 @@ from etils import epath
 
 from erp_jax.core import store
 from erp_jax.core import workdir as workdir_lib
-from erp_jax.probe import records as records_lib
 from erp_jax.route import metrics as route_metrics
 
 BUDGETS = ('0.25', '0.5', '0.75', '1.0')
@@ -314,39 +313,3 @@ def read_page():
     return parser
 
   return read
-
-
-@pytest.fixture
-def make_records():
-  """Records of 120 prompts, K = 4, three arms, two reward models, known ER."""
-
-  def make(seed=0, num=120, k=4, noise=0.3, **changes):
-    rng = np.random.default_rng(seed)
-    emb_NE = rng.normal(size=(num, 6))
-    emb_NE /= np.linalg.norm(emb_NE, axis=1, keepdims=True)
-    category_N = np.array(['a', 'b', 'c'])[np.arange(num) % 3]
-    reward_NKM, er_NM = {}, {}
-    for reward in ('first', 'second'):
-      theta_EM = rng.normal(size=(6, 3))
-      er_NM[reward] = emb_NE @ theta_EM + np.array([0.0, 0.4, 0.2])
-      reward_NKM[reward] = er_NM[reward][:, None] + noise * rng.normal(
-        size=(num, k, 3)
-      )
-    fields = {
-      'name': 'made',
-      'title': 'Made up',
-      'origin': 'simulated',
-      'prompt_ids': tuple(f'p{n:03d}' for n in range(num)),
-      'category_N': category_N,
-      'arms': ('small', 'large', 'middle'),
-      'emb_NE': emb_NE,
-      'reward_NKM': reward_NKM,
-      'cost_NM': np.tile([1.0, 9.0, 4.0], (num, 1)),
-      'cost_source': 'given',
-      'cost_unit': 'billions of parameters',
-      'er_NM': er_NM,
-      'counts': {'prompts': num},
-    }
-    return records_lib.Records(**fields | changes)
-
-  return make

@@ -25,25 +25,12 @@ _ARMS = ('llama31-8b', 'gemma2-9b', 'gemma1-7b')
 @pytest.fixture
 def make_paper_records(make_records):
   """Records with names of the paper's arms, reward models and categories."""
-
-  def make(**changes):
-    plain = make_records()
-    known = np.array(['chat', 'code', 'math'])
-    fields = {
-      'arms': _ARMS,
-      'category_N': known[np.arange(len(plain.prompt_ids)) % 3],
-      'reward_NKM': {
-        'grm': plain.reward_NKM['first'],
-        'judge': plain.reward_NKM['second'],
-      },
-      'er_NM': {
-        'grm': plain.er_NM['first'],
-        'judge': plain.er_NM['second'],
-      },
-    }
-    return make_records(**fields | changes)
-
-  return make
+  names = {
+    'arms': _ARMS,
+    'rewards': ('grm', 'judge'),
+    'categories': ('chat', 'code', 'math'),
+  }
+  return lambda **changes: make_records(**names | changes)
 
 
 def _build(records, **cfg):

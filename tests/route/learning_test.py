@@ -16,32 +16,17 @@ _COST_M = np.array([1.0, 5.0, 2.0])
 
 
 @pytest.fixture
-def make_records():
-  """Records of 120 prompts, 6 samples, three arms; ER is linear and known."""
-
-  def make(**changes):
-    rng = np.random.default_rng(0)
-    emb_NE = rng.normal(size=(120, 5))
-    emb_NE /= np.linalg.norm(emb_NE, axis=1, keepdims=True)
-    er_NM = emb_NE @ rng.normal(size=(5, 3)) + [0.0, 0.4, 0.3]
-    noise_NKM = 0.5 * rng.normal(size=(120, 6, 3))
-    fields = {
-      'name': 'made',
-      'title': 'made up',
-      'origin': records_lib.SIMULATED,
-      'prompt_ids': tuple(map(str, range(120))),
-      'category_N': np.repeat(['a', 'b', 'c'], [60, 40, 20]),
-      'arms': ('x', 'y', 'z'),
-      'emb_NE': emb_NE,
-      'reward_NKM': {'r': er_NM[:, None] + noise_NKM},
-      'cost_NM': np.tile(_COST_M, (120, 1)),
-      'cost_source': 'given',
-      'cost_unit': 'made up',
-      'er_NM': {'r': er_NM},
-    }
-    return records_lib.Records(**fields | changes)
-
-  return make
+def make_six(make_records):
+  """Records of 6 samples and one reward model; categories differ in size."""
+  fields = {
+    'k': 6,
+    'noise': 0.5,
+    'arms': ('x', 'y', 'z'),
+    'rewards': ('r',),
+    'category_N': np.repeat(['a', 'b', 'c'], [60, 40, 20]),
+    'cost_NM': np.tile(_COST_M, (120, 1)),
+  }
+  return lambda **changes: make_records(**fields | changes)
 
 
 _TRAIN_N = np.arange(120) % 2 == 0
@@ -53,9 +38,9 @@ _CFG = learning.LearningConfig(
 )
 
 
-def test_every_cell_is_a_fit_of_its_own(make_records):
+def test_every_cell_is_a_fit_of_its_own(make_six):
   """scikit-learn's ridge on the first n prompts and k samples of a repeat."""
-  records = make_records()
+  records = make_six()
   curve = learning.of_records(records, _TRAIN_N, _CFG)['r']
   training = learning.Training(
     *(records.emb_NE[_TRAIN_N], records.category_N[_TRAIN_N]),
@@ -102,9 +87,9 @@ def test_every_cell_is_a_fit_of_its_own(make_records):
     assert (regret_JNKP >= curve.oracle_regret_P - 1e-12).all()
 
 
-def test_the_whole_training_set_is_the_plain_evaluation(make_records):
+def test_the_whole_training_set_is_the_plain_evaluation(make_six):
   """Also where the truth is the means: then regret is plug-in regret."""
-  records = make_records(er_NM={}, origin=records_lib.RECORDED)
+  records = make_six(er_NM={}, origin=records_lib.RECORDED)
   curve = learning.of_records(records, _TRAIN_N, _CFG)['r']
   table = records.outcomes('r')
   probe = ridge.fit(
@@ -127,9 +112,9 @@ def test_the_whole_training_set_is_the_plain_evaluation(make_records):
   assert not curve.knows_er
 
 
-def test_a_larger_grid_leaves_the_other_cells(make_records):
+def test_a_larger_grid_leaves_the_other_cells(make_six):
   """Subsamples are nested, and a cell does not depend on the grid."""
-  records = make_records()
+  records = make_six()
   large = learning.of_records(records, _TRAIN_N, _CFG)['r']
   few = dataclasses.replace(_CFG, num_prompts=(20,), num_samples=(2,))
   small = learning.of_records(records, _TRAIN_N, few)['r']
@@ -177,13 +162,13 @@ def test_a_cell_takes_the_samples_that_are_there():
     )
 
 
-def test_known_er_is_the_truth(make_records):
+def test_known_er_is_the_truth(make_six):
   """Test samples do not count then, training samples do."""
-  records = make_records()
+  records = make_six()
   expected = learning.of_records(records, _TRAIN_N, _CFG)['r']
   reward_NKM = records.reward_NKM['r'].copy()
   reward_NKM[~_TRAIN_N] += 7 * np.arange(3)
-  moved = make_records(reward_NKM={'r': reward_NKM})
+  moved = make_six(reward_NKM={'r': reward_NKM})
   found = learning.of_records(moved, _TRAIN_N, _CFG)['r']
   np.testing.assert_array_equal(found.r2_JNK, expected.r2_JNK)
   np.testing.assert_array_equal(
@@ -191,8 +176,8 @@ def test_known_er_is_the_truth(make_records):
   )
 
 
-def test_more_is_better(make_records):
-  curve = learning.of_records(make_records(), _TRAIN_N, _CFG)['r']
+def test_more_is_better(make_six):
+  curve = learning.of_records(make_six(), _TRAIN_N, _CFG)['r']
   r2_NK, _ = learning.mean_se(curve.r2_JNK)
   assert (np.diff(r2_NK, axis=0) > 0).all()
   assert (np.diff(r2_NK, axis=1) > 0).all()
@@ -248,7 +233,7 @@ def test_the_standard_error_is_that_of_a_mean():
     ({'num_samples': (7,)}, 'goes up to 7, but r scored 6'),
   ],
 )
-def test_mistakes_are_named(fields, expected, make_records):
+def test_mistakes_are_named(fields, expected, make_six):
   with pytest.raises(errors.UserError, match=expected):
     cfg = dataclasses.replace(_CFG, **fields)
-    learning.of_records(make_records(), _TRAIN_N, cfg)
+    learning.of_records(make_six(), _TRAIN_N, cfg)
