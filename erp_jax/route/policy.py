@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -178,7 +179,15 @@ class Policy:
         raise errors.UserError(
           f'the budget is {budget}; give a finite number of 0 or more.'
         )
-      path.mix_at(self.ladder.cost_P, budget * self.cost_M[self.best_arm])
+      reference = self.cost_M[self.best_arm]
+      cost_P = self.ladder.cost_P
+      if not path.is_feasible(cost_P, budget * reference):
+        least = math.ceil(cost_P[-1] / reference * 1e4) / 1e4
+        raise errors.UserError(
+          f'a budget of {budget:g} of what {self.arms[self.best_arm]}, the '
+          'best arm, costs is infeasible: the cheapest arm costs more; give '
+          f'{least:g} or more.'
+        )
 
 
 def predict(
