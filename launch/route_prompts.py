@@ -10,7 +10,7 @@ the chance of being the best.
 
 import contextlib
 import logging
-import pathlib
+import os
 import sys
 
 from absl import app, flags
@@ -56,17 +56,21 @@ def _run():
   with contextlib.ExitStack() as stack:
     source, target = sys.stdin.buffer, sys.stdout
     if _INPUT.value != '-':
-      if not pathlib.Path(_INPUT.value).is_file():
+      if not os.path.isfile(_INPUT.value):
         raise errors.UserError(f'--input={_INPUT.value} is no file here.')
       source = stack.enter_context(open(_INPUT.value, 'rb'))
     if _OUTPUT.value != '-':
+      if os.path.realpath(_OUTPUT.value) == os.path.realpath(_INPUT.value):
+        raise errors.UserError(
+          f'--output={_OUTPUT.value} is the input too: name another file.'
+        )
       with failures.writing(_OUTPUT.value, 0):
         target = stack.enter_context(open(_OUTPUT.value, 'w'))
-    target.reconfigure(encoding='utf-8', line_buffering=True)
+    target.reconfigure(encoding='utf-8')
     advance = stack.enter_context(progress.track('route', 0, 'prompts'))
     lines = rows.read(source, _INPUT.value, _TEXT.value)
     for line in rows.route(decide, lines, _BATCH.value):
-      target.write(line.json())
+      failures.write_line(target, target.name, line.json())
       advance(1)
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
+from typing import TextIO
 
 from etils import epath
 
@@ -16,6 +18,25 @@ def writing(path: epath.PathLike, size: int) -> Iterator[None]:
     yield
   except OSError as e:
     raise write_error(path, size, e) from e
+
+
+def write_line(target: TextIO, name: str, line: str) -> None:
+  """Writes a line to an open file or pipe called `name`, and flushes.
+
+  Raises UserError where that fails; the rest of `target` then goes nowhere.
+  """
+  try:
+    target.write(line)
+    target.flush()
+  except OSError as e:
+    # What is left in the buffer would fail a second time when it is closed.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, target.fileno())
+    os.close(nowhere)
+    raise errors.UserError(
+      f'cannot write {name} ({e.strerror}): it ends there; mend that, and '
+      'start again.'
+    ) from e
 
 
 def write_error(path: epath.Path, size: int, e: OSError) -> Exception:

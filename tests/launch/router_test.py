@@ -154,6 +154,34 @@ def test_a_bad_row_is_named(routers, launch, prompts):
   assert f'{prompts} line 21 has an empty' in done.stderr.splitlines()[-1]
 
 
+def test_an_output_that_ends_early_is_one_line(routers, launch, prompts):
+  flags = (f'--router={routers / "verify"}', '--lam=0', f'--input={prompts}')
+  full = launch('route_prompts', *flags, '--output=/dev/full')
+  assert 'cannot write /dev/full (No space left' in full.stderr.splitlines()[-1]
+  gone = subprocess.run(
+    f'{sys.executable} -m launch.route_prompts {" ".join(flags)} | true',
+    shell=True,
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+  )
+  assert 'cannot write <stdout> (Broken pipe)' in gone.stderr.splitlines()[-1]
+  for stderr in (full.stderr, gone.stderr):
+    assert 'Traceback' not in stderr and 'ignored' not in stderr
+
+
+def test_the_input_is_not_written_over(routers, launch, prompts):
+  before = prompts.read_bytes()
+  same = prompts.parent / '.' / prompts.name
+  done = launch(
+    *('route_prompts', f'--router={routers / "verify"}', _PRICE),
+    *(f'--input={prompts}', f'--output={same}'),
+  )
+  assert done.returncode == 1
+  assert 'is the input too: name another' in done.stderr.splitlines()[-1]
+  assert prompts.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_policies_and_switches(fitted, routers, tiny, launch, tmp_path):
   """Penalties by leave-one-out are fitted anew where the run has others."""
