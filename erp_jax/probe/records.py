@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from erp_jax.core import errors
-from erp_jax.data import outcomes, simulate
+from erp_jax.data import embeddings, outcomes, simulate
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import targets
 
@@ -212,11 +212,9 @@ def _check_embeddings(records: Records) -> None:
     raise ValueError(
       f'embeddings are {emb_NE.shape}, prompts are {len(records.prompt_ids)}.'
     )
-  bad = np.flatnonzero(~np.isfinite(emb_NE).all(axis=1))
-  if len(bad):
-    ids = ', '.join(repr(records.prompt_ids[n]) for n in bad[:10])
-    more = f' and {len(bad) - 10} more' if len(bad) > 10 else ''
-    raise errors.UserError(
-      f'{records.title}: the embeddings of prompts {ids}{more} are not finite; '
-      'embed them again, or leave them out.'
-    )
+  embeddings.check_finite(
+    emb_NE,
+    records.prompt_ids,
+    records.title,
+    'embed them again, or leave them out',
+  )

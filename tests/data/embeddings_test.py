@@ -40,3 +40,7 @@ def test_missing_and_damaged_rows_are_named(tmp_path):
   with pytest.raises(errors.UserError, match="'p3'.*not finite"):
     embeddings.read(tmp_path / 'e', ['p0', 'p3'])
   assert embeddings.read(tmp_path / 'e', ['p0', 'p4']).shape == (2, 4)
+  _write(tmp_path / 'all', np.full((12, 2), np.inf, np.float32))
+  ids = [f'p{i}' for i in range(12)]
+  with pytest.raises(errors.UserError, match="'p0', 'p1', .*'p9' and 2 more"):
+    embeddings.read(tmp_path / 'all', ids)
