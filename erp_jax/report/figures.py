@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import axis as axis_lib
 from matplotlib import figure as figure_lib
+from matplotlib import font_manager, ticker
+from matplotlib import text as text_lib
 from matplotlib.backends import backend_agg
 
 from erp_jax.report import evaluation as evaluation_lib
@@ -40,8 +43,39 @@ def plain_axes(axes, x_label: str, y_label: str) -> None:
   axes.set_ylabel(y_label)
 
 
+def literal(figure: figure_lib.Figure) -> None:
+  """Takes names as they are: no $ begins a formula, no glyph is missing.
+
+  What the font lacks becomes its code point, which tells names apart; pages and
+  tables have the names themselves. Call it before anything is drawn.
+  """
+  for text in figure.findobj(text_lib.Text):
+    text.set_parse_math(False)
+    text.set_text(in_font(text.get_text()))
+  for axis in figure.findobj(axis_lib.Axis):
+    shown = axis.get_major_formatter()
+    if isinstance(shown, ticker.FuncFormatter):  # What set_yticks makes.
+      axis.set_major_formatter(_in_font_at(shown))
+
+
+def _in_font_at(shown: ticker.FuncFormatter) -> ticker.FuncFormatter:
+  return ticker.FuncFormatter(lambda *at: in_font(shown(*at)))
+
+
+def in_font(text: str) -> str:
+  """The text, with code points for what the figures' font lacks."""
+  if text.isascii():
+    return text
+  font = font_manager.get_font(font_manager.findfont('DejaVu Sans'))
+  return ''.join(
+    c if c == '\n' or font.get_char_index(ord(c)) else f'U+{ord(c):04X}'
+    for c in text
+  )
+
+
 def png(figure: figure_lib.Figure) -> bytes:
   """The figure as a PNG file."""
+  literal(figure)
   sink = io.BytesIO()
   # Not savefig: it lays out and draws everything twice.
   figure.canvas.print_png(sink, metadata={'Software': None})

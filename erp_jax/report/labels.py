@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib import axes as axes_lib
 from matplotlib import patheffects, transforms
 
+from erp_jax.report import figures
+
 _SIDE = 8  # Points between a point's centre and its name.
 _CLEAR = 4  # Points kept free around a name; half a marker.
 _NEAR = 12  # A name further above or below is tied to its point by a line.
@@ -24,6 +26,7 @@ def place(
   Call it last: lines, limits and legends decide what is free.
   """
   figure = panels[0].get_figure()
+  figures.literal(figure)
   figure.draw_without_rendering()  # The layout settles where pixels are.
   for axes in panels:
     taken = [_pixels(line) for line in axes.lines]
@@ -40,8 +43,9 @@ def _place(axes, name, point, taken_P2, boxes) -> transforms.Bbox:
   pixels = axes.get_figure().dpi / 72  # Of one point.
   left = axes.transData.transform(point)[0] < (inside.x0 + inside.x1) / 2
   label = axes.annotate(
-    name,
+    figures.in_font(name),
     point,
+    parse_math=False,
     xytext=(_SIDE if left else -_SIDE, 0),
     textcoords='offset points',
     ha='left' if left else 'right',

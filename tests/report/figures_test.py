@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from matplotlib import text as text_lib
 
-from erp_jax.report import evaluation, figures, frontier, words
+from erp_jax.report import evaluation, figures, frontier, labels, words
 
 
 @pytest.fixture
@@ -66,3 +67,28 @@ def test_wins_bars_add_up(replay):
   labels = [tick.get_text() for tick in axes.get_yticklabels()]
   assert labels[:2] == ['chat, true', 'chat, predicted']
   assert _legend(figure) == ['plain', 'terse', 'teacher']
+
+
+def test_names_are_taken_as_they_are():
+  """No formula, and nothing that the font lacks: warnings are errors."""
+  names = ['a$x$b', '$\\nope$ 模型', 'é 🙂']
+  both = [
+    [np.array([0.0, 1.0])] * 2 + [np.array([name, name])] for name in names
+  ]
+  made = figures.scatter(
+    {name: figures.Points(*x) for name, x in zip(names, both, strict=True)},
+    names,
+  )
+  bars = figures.share_bars({n: [0.2] * 3 for n in names}, names, '$', 1)
+  axes = bars.axes[0]
+  axes.plot([10, 50], [1, 2])
+  labels.place(
+    [axes], dict(zip(names, [(10, 0), (30, 1), (50, 2)], strict=True))
+  )
+  for figure in (made, bars):
+    assert figures.png(figure).startswith(b'\x89PNG')
+  shown = {text.get_text() for text in bars.findobj(text_lib.Text)}
+  expected = {'a$x$b', '$\\nope$ U+6A21U+578B', 'é U+1F642'}
+  assert expected <= shown
+  assert expected <= {label.get_text() for label in axes.get_yticklabels()}
+  assert expected <= {axes.get_title() for axes in made.axes}
