@@ -93,9 +93,9 @@ def fit(
   theta_EC, bias_C, extra_NC = _categories(
     x_NE, betas_A, cfg, category_N, factorise
   )
-  both_NJ = np.concatenate([x_NE, extra_NC], axis=1)
+  both_NY = np.concatenate([x_NE, extra_NC], axis=1)
   ridge.check_counts(np.isfinite(target_NM).sum(axis=0), ())
-  shared = shared_ridge.fit_shared(both_NJ, target_NM, betas_A, factorise)
+  shared = shared_ridge.fit_shared(both_NY, target_NM, betas_A, factorise)
   own_EM, category_CM = np.split(shared.theta_EM, [x_NE.shape[1]])
   return Contrast(
     mean_M=mean_M,

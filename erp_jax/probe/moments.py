@@ -2,7 +2,7 @@
 
 A block of rows is centred about its own mean, and its Gram matrix is merged
 into running totals with the rank-one correction of Chan, Golub and LeVeque.
-Axis J is features, then rewards: one product holds the features' Gram matrix,
+Axis Y is features, then rewards: one product holds the features' Gram matrix,
 the cross products and the rewards' second moments.
 
 Totals are float64 on the host: a merge is one addition per block, little beside
@@ -56,8 +56,8 @@ class Moments(NamedTuple):
   """Of some prompts' features and rewards, float64."""
 
   num: int
-  mean_J: np.ndarray
-  gram_JJ: np.ndarray  # About the mean.
+  mean_Y: np.ndarray
+  gram_YY: np.ndarray  # About the mean.
 
 
 class Totals:
@@ -98,11 +98,11 @@ class Totals:
         'fit fewer arms or reward models at once, leave out prompts of rare '
         f'patterns, or raise it ({size**2 * 8 / 1e6:.3g} MB each).'
       )
-    row_NJ = np.concatenate([x_NE, np.where(present_NM, reward_NM, 0)], axis=1)
+    row_NY = np.concatenate([x_NE, np.where(present_NM, reward_NM, 0)], axis=1)
     for p, present_M in enumerate(pattern_PM):
       own_N = index_N.reshape(-1) == p
       if present_M.any():
-        self._add(present_M.tobytes(), row_NJ[own_N])
+        self._add(present_M.tobytes(), row_NY[own_N])
       else:
         self.num_without += int(own_N.sum())
     self.width, self.num_columns = x_NE.shape[1], reward_NM.shape[1]
@@ -192,7 +192,7 @@ class Totals:
     self.num_columns = arrays['present_PM'].shape[1]
     self._moments = {
       present_M.tobytes(): Moments(
-        int(arrays[f'num.{p}']), arrays[f'mean_J.{p}'], arrays[f'gram_JJ.{p}']
+        int(arrays[f'num.{p}']), arrays[f'mean_Y.{p}'], arrays[f'gram_YY.{p}']
       )
       for p, present_M in enumerate(arrays['present_PM'])
     }
@@ -206,9 +206,9 @@ class Totals:
       'source': self._source,
     }
 
-  def _add(self, key: bytes, row_NJ: np.ndarray) -> None:
-    for start in range(0, len(row_NJ), self.cfg.rows):
-      new = _measure(row_NJ[start : start + self.cfg.rows], self.cfg)
+  def _add(self, key: bytes, row_NY: np.ndarray) -> None:
+    for start in range(0, len(row_NY), self.cfg.rows):
+      new = _measure(row_NY[start : start + self.cfg.rows], self.cfg)
       old = self._moments.get(key)
       self._moments[key] = new if old is None else _merged(old, new)
 
@@ -218,42 +218,42 @@ def device(cfg: StreamConfig) -> contextlib.AbstractContextManager:
   return jax.enable_x64(cfg.dtype == 'float64')
 
 
-def blocks(row_NJ: np.ndarray, cfg: StreamConfig) -> Iterator[np.ndarray]:
+def blocks(row_NY: np.ndarray, cfg: StreamConfig) -> Iterator[np.ndarray]:
   """The rows in blocks of a few shapes, filled up with rows of zeros.
 
   In the config's dtype. The mesh's data axis divides every block.
   """
   num_devices = jax.sharding.get_abstract_mesh().shape.get(sharding.DATA, 1)
   sizes = shapes.sizes(cfg.rows, shortest=max(16, cfg.rows // 8))
-  for start in range(0, len(row_NJ), cfg.rows):
-    part_NJ = row_NJ[start : start + cfg.rows]
-    num = shapes.bucket(len(part_NJ), sizes)
+  for start in range(0, len(row_NY), cfg.rows):
+    part_NY = row_NY[start : start + cfg.rows]
+    num = shapes.bucket(len(part_NY), sizes)
     num = -(-num // num_devices) * num_devices
-    block_BJ = np.zeros((num, row_NJ.shape[1]), cfg.dtype)
-    block_BJ[: len(part_NJ)] = part_NJ
-    yield block_BJ
+    block_BY = np.zeros((num, row_NY.shape[1]), cfg.dtype)
+    block_BY[: len(part_NY)] = part_NY
+    yield block_BY
 
 
-def _measure(row_NJ: np.ndarray, cfg: StreamConfig) -> Moments:
-  mean_J = row_NJ.mean(axis=0)
+def _measure(row_NY: np.ndarray, cfg: StreamConfig) -> Moments:
+  mean_Y = row_NY.mean(axis=0)
   # Centred before the cast: float32 would lose digits to the mean.
-  (row_BJ,) = blocks(row_NJ - mean_J, cfg)
+  (row_BY,) = blocks(row_NY - mean_Y, cfg)
   with device(cfg):
-    gram_JJ = jax.device_get(_gram(row_BJ))
-  return Moments(len(row_NJ), mean_J, gram_JJ.astype(np.float64))
+    gram_YY = jax.device_get(_gram(row_BY))
+  return Moments(len(row_NY), mean_Y, gram_YY.astype(np.float64))
 
 
 @jax.jit
-def _gram(row_BJ: jax.Array) -> jax.Array:
-  row_BJ = sharding.constrain(row_BJ, 'batch', None)
-  gram_JJ = jnp.matmul(row_BJ.T, row_BJ, precision='highest')
-  return sharding.constrain(gram_JJ, None, None)
+def _gram(row_BY: jax.Array) -> jax.Array:
+  row_BY = sharding.constrain(row_BY, 'batch', None)
+  gram_YY = jnp.matmul(row_BY.T, row_BY, precision='highest')
+  return sharding.constrain(gram_YY, None, None)
 
 
 def _merged(a: Moments, b: Moments) -> Moments:
   num = a.num + b.num
-  shift_J = b.mean_J - a.mean_J
-  scaled_J = shift_J * np.sqrt(a.num * b.num / num)
-  gram_JJ = a.gram_JJ + b.gram_JJ
-  gram_JJ += np.outer(scaled_J, scaled_J)
-  return Moments(num, a.mean_J + shift_J * (b.num / num), gram_JJ)
+  shift_Y = b.mean_Y - a.mean_Y
+  scaled_Y = shift_Y * np.sqrt(a.num * b.num / num)
+  gram_YY = a.gram_YY + b.gram_YY
+  gram_YY += np.outer(scaled_Y, scaled_Y)
+  return Moments(num, a.mean_Y + shift_Y * (b.num / num), gram_YY)

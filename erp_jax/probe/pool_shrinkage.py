@@ -44,14 +44,10 @@ class Newcomer:
     probe: of the newcomer alone; it includes the pool's share. Its `betas_A`
       and `loo_mse_AM` are those of the chosen share.
     share: of the pool's mean prediction.
-    loo_mse: mean squared leave-one-out error of the chosen pair.
-    loo_mse_alone: the least without the pool.
   """
 
   probe: ridge.Probe
   share: float
-  loo_mse: float
-  loo_mse_alone: float
 
 
 def fit(
@@ -79,22 +75,18 @@ def fit(
   error_ANM = shared_ridge.leave_one_out(
     x_NE, np.stack([reward_N, pool_N], axis=1), betas_A, intercept=True
   )
-  shares = np.array(cfg.shares)
-  mse_JA = np.stack(
-    [
-      ((error_ANM[:, :, 0] - share * error_ANM[:, :, 1]) ** 2).mean(axis=1)
-      for share in shares
-    ]
-  )
-  s, a = np.unravel_index(np.argmin(mse_JA), mse_JA.shape)
-  share = float(shares[s])
+  mses = {  # mse_A by share; of equal ones the first is taken.
+    share: ((error_ANM[:, :, 0] - share * error_ANM[:, :, 1]) ** 2).mean(axis=1)
+    for share in cfg.shares
+  }
+  share = min(mses, key=lambda share: mses[share].min())
+  a = int(np.argmin(mses[share]))
   rest = ridge.fit(
     x_NE,
     (reward_N - share * pool_N)[:, None],
     ridge.RidgeConfig(beta=float(betas_A[a]), embedding='raw'),
   )
   theta_EM = rest.theta_EM + share * pool.theta_EM.mean(axis=1, keepdims=True)
-  alone = ((error_ANM[:, :, 0]) ** 2).mean(axis=1).min()
   return Newcomer(
     probe=ridge.Probe(
       theta_EM=theta_EM,
@@ -102,10 +94,8 @@ def fit(
       beta_M=rest.beta_M,
       num_prompts_M=rest.num_prompts_M,
       betas_A=betas_A,
-      loo_mse_AM=mse_JA[s][:, None],
+      loo_mse_AM=mses[share][:, None],
       embedding=pool.embedding,
     ),
     share=share,
-    loo_mse=float(mse_JA[s, a]),
-    loo_mse_alone=float(alone),
   )

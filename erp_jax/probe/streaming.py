@@ -35,7 +35,7 @@ class Factor(NamedTuple):
 
   columns: list[int]
   num: int
-  mean_J: np.ndarray  # 0 without intercept, and for other columns.
+  mean_Y: np.ndarray  # 0 without intercept, and for other columns.
   eig: np.ndarray
   vectors: np.ndarray
   coef: np.ndarray  # vectors.T @ cross products; 0 for other columns.
@@ -129,7 +129,7 @@ def solve(
       penalty = factor.penalty_A[best_M[m]]
       theta_E = factor.vectors @ (factor.coef[:, m] / (factor.eig + penalty))
       theta_EM[:, m] = theta_E
-      bias_M[m] = factor.mean_J[width + m] - factor.mean_J[:width] @ theta_E
+      bias_M[m] = factor.mean_Y[width + m] - factor.mean_Y[:width] @ theta_E
       num_prompts_M[m] = factor.num
       condition_M[m] = (factor.eig[-1] + penalty) / (factor.eig[0] + penalty)
   _report(totals, condition_M)
@@ -158,26 +158,26 @@ def factorise(
   betas_A = ridge.grid(cfg)
   factors = []
   for present_P, columns in ridge.patterns(present_PM):
-    num, mean_J, gram_JJ = totals.merged(present_P)
+    num, mean_Y, gram_YY = totals.merged(present_P)
     if not cfg.intercept:
-      gram_JJ = gram_JJ + num * np.outer(mean_J, mean_J)
-      mean_J = np.zeros_like(mean_J)
+      gram_YY = gram_YY + num * np.outer(mean_Y, mean_Y)
+      mean_Y = np.zeros_like(mean_Y)
     width = totals.width
-    eig, vectors = np.linalg.eigh(gram_JJ[:width, :width])
+    eig, vectors = np.linalg.eigh(gram_YY[:width, :width])
     eig = np.maximum(eig, 0.0)
     # Fewer prompts than features: what is left beyond their rank is rounding.
     num_null = max(0, width - (num - cfg.intercept))
     eig[:num_null] = 0
     vectors[:, :num_null] = 0
     coef = np.zeros((width, totals.num_columns))
-    centre_J = np.zeros(width + totals.num_columns)
-    centre_J[:width] = mean_J[:width]
+    centre_Y = np.zeros(width + totals.num_columns)
+    centre_Y[:width] = mean_Y[:width]
     for m in columns:
-      coef[:, m] = vectors.T @ gram_JJ[:width, width + m]
-      centre_J[width + m] = mean_J[width + m]
+      coef[:, m] = vectors.T @ gram_YY[:width, width + m]
+      centre_Y[width + m] = mean_Y[width + m]
     penalty_A = betas_A * num if cfg.loss == 'mean' else betas_A
     factors.append(
-      Factor(columns, num, centre_J, eig, vectors, coef, penalty_A)
+      Factor(columns, num, centre_Y, eig, vectors, coef, penalty_A)
     )
   return factors
 
@@ -204,15 +204,15 @@ def second_pass(
     for i, factor in enumerate(factors):
       rows = np.flatnonzero(np.isfinite(reward_NM[:, factor.columns[0]]))
       seen[i] += len(rows)
-      row_NJ = np.zeros((len(rows), width + num_columns))
-      row_NJ[:, :width] = x_NE[rows]
+      row_NY = np.zeros((len(rows), width + num_columns))
+      row_NY[:, :width] = x_NE[rows]
       for m in factor.columns:
-        row_NJ[:, width + m] = reward_NM[rows, m]
-      row_NJ -= factor.mean_J
+        row_NY[:, width + m] = reward_NM[rows, m]
+      row_NY -= factor.mean_Y
       share = float(cfg.intercept) / factor.num
-      for row_BJ in moments_lib.blocks(row_NJ, totals.cfg):
+      for row_BY in moments_lib.blocks(row_NY, totals.cfg):
         with moments_lib.device(totals.cfg):
-          sum_AM += jax.device_get(_square_errors(row_BJ, *placed[i], share))
+          sum_AM += jax.device_get(_square_errors(row_BY, *placed[i], share))
   num_M = np.empty(num_columns)
   for factor, num in zip(factors, seen, strict=True):
     num_M[factor.columns] = factor.num
@@ -234,15 +234,15 @@ def _place(factor: Factor, dtype: str) -> tuple[jax.Array, ...]:
 
 
 @jax.jit
-def _square_errors(row_BJ, vectors, shrink_EA, weights, share):
+def _square_errors(row_BY, vectors, shrink_EA, weights, share):
   """Sums over rows of squared leave-one-out errors [A, M]; 0 for zero rows."""
-  row_BJ = sharding.constrain(row_BJ, 'batch', None)
+  row_BY = sharding.constrain(row_BY, 'batch', None)
   width = len(vectors)
   with jax.default_matmul_precision('highest'):
-    basis_BE = row_BJ[:, :width] @ vectors
+    basis_BE = row_BY[:, :width] @ vectors
     slack_BA = 1 - share - (basis_BE * basis_BE) @ shrink_EA
     predicted_BAM = jnp.tensordot(basis_BE, weights, 1)
-  error_BAM = (row_BJ[:, None, width:] - predicted_BAM) / slack_BA[..., None]
+  error_BAM = (row_BY[:, None, width:] - predicted_BAM) / slack_BA[..., None]
   return sharding.constrain((error_BAM**2).sum(axis=0), None, None)
 
 

@@ -122,7 +122,6 @@ def _evaluate(
       refit=_refit(records, reward, split, train_N, cfg, common),
       split=split,
       num_splits=common.splits,
-      num_train=int(train_N.sum()),
     )
   return result
 

@@ -27,7 +27,6 @@ class Found:
   refit: Mapping[str, Any]
   split: split_lib.Split
   num_splits: int
-  num_train: int
 
 
 def budgets(

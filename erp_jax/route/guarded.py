@@ -209,7 +209,7 @@ def held_out(
   complete = np.flatnonzero(np.isfinite(reward_NM).all(axis=1))
   best = policy_lib.best_single(contrast_lib.complete_mean(reward_NM), cost_M)
   budgets = list(evaluate.BUDGETS.values())
-  gain_NB = np.full((len(complete), len(budgets)), np.nan)
+  gain_NP = np.full((len(complete), len(budgets)), np.nan)
   # Two prompts at least in every fold; else there is no evidence.
   enough = len(complete) >= 2 * cfg.folds and len(cost_M) > 1
   order = np.random.default_rng(cfg.seed).permutation(len(complete))
@@ -218,16 +218,16 @@ def held_out(
     rows = complete[held]
     rest_N = np.ones(len(reward_NM), bool)  # Incomplete ones are never held.
     rest_N[rows] = False
-    gain_NB[held] = _gains(
+    gain_NP[held] = _gains(
       fit_rows(rest_N)(emb_NE[rows]),
       contrast_lib.complete_mean(reward_NM[rest_N]),
       *(reward_NM[rows], cost_M),
       cost_M[best] * np.array(budgets),
     )
   num = len(complete) if enough else 0
-  below_NB = gain_NB[:, [b < _FULL for b in budgets]]
-  feasible_B = np.isfinite(below_NB).all(axis=0)
-  below = float(below_NB[:, feasible_B].mean()) if feasible_B.any() else np.nan
+  below_NP = gain_NP[:, [b < _FULL for b in budgets]]
+  feasible_P = np.isfinite(below_NP).all(axis=0)
+  below = float(below_NP[:, feasible_P].mean()) if feasible_P.any() else np.nan
   if not num:
     return Evidence(
       gain=dict.fromkeys(budgets, np.nan),
@@ -235,10 +235,10 @@ def held_out(
       below=np.nan,
       num_prompts=0,
     )
-  by_budget = lambda value_B: dict(zip(budgets, value_B.tolist(), strict=True))
+  by_budget = lambda value_P: dict(zip(budgets, value_P.tolist(), strict=True))
   return Evidence(
-    gain=by_budget(gain_NB.mean(axis=0)),
-    se=by_budget(gain_NB.std(axis=0, ddof=1) / np.sqrt(num)),
+    gain=by_budget(gain_NP.mean(axis=0)),
+    se=by_budget(gain_NP.std(axis=0, ddof=1) / np.sqrt(num)),
     below=below,
     num_prompts=num,
   )
@@ -249,15 +249,15 @@ def _gains(
   mean_M: np.ndarray,
   reward_NM: np.ndarray,
   cost_M: np.ndarray,
-  budgets_B: np.ndarray,
+  budget_P: np.ndarray,
 ) -> np.ndarray:
-  """gain_NB: each prompt's expected reward over that of the static mixture."""
+  """gain_NP: each prompt's expected reward over that of the static mixture."""
   routed = path.trace(prediction_NM, cost_M)
   static = path.trace(mean_M[None], cost_M)
-  gain_NB = np.full((len(reward_NM), len(budgets_B)), np.nan)
-  for b, budget in enumerate(budgets_B):
+  gain_NP = np.full((len(reward_NM), len(budget_P)), np.nan)
+  for p, budget in enumerate(budget_P):
     if path.is_feasible(static.cost_P, budget):
       share_NM = routed.share(path.mix_at(routed.cost_P, budget))
       share_NM -= static.share(path.mix_at(static.cost_P, budget))
-      gain_NB[:, b] = (share_NM * reward_NM).sum(axis=1)
-  return gain_NB
+      gain_NP[:, p] = (share_NM * reward_NM).sum(axis=1)
+  return gain_NP

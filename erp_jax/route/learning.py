@@ -92,7 +92,6 @@ class LearningCurve:
     r2_JNK: mean over arms of R² on the test prompts.
     contrast_r2_JNK: R² of all contrasts between arms together.
     regret_JNKP: by policy of POLICIES, NaN where the budget is infeasible.
-    cost_JNKP: mean cost of the policy there.
     oracle_regret_P: of the policy that knows the test prompts' truth: no other
       has less.
     num_test: prompts in the regret: those with a truth for all arms.
@@ -104,7 +103,6 @@ class LearningCurve:
   r2_JNK: np.ndarray
   contrast_r2_JNK: np.ndarray
   regret_JNKP: Mapping[str, np.ndarray]
-  cost_JNKP: Mapping[str, np.ndarray]
   oracle_regret_P: np.ndarray
   num_test: int
   knows_er: bool
@@ -130,8 +128,8 @@ def curves(
     # The path on the truth itself, whatever is known of training.
     split = _split(test, reward, truth_NM, np.zeros((1, truth_NM.shape[1])))
     oracle = baselines.by_prediction(split, truth_NM)
-    at_budgets = lambda name, key, cells=cells: np.reshape(
-      [cell[name][key] for cell in cells], (*shape, len(BUDGETS))
+    at_budgets = lambda name, cells=cells: np.reshape(
+      [cell['regret'][name] for cell in cells], (*shape, len(BUDGETS))
     )
     result[reward] = LearningCurve(
       num_prompts_N=np.array(cfg.num_prompts),
@@ -140,8 +138,7 @@ def curves(
       contrast_r2_JNK=np.reshape(
         [cell['contrast_r2'] for cell in cells], shape
       ),
-      regret_JNKP={name: at_budgets('regret', name) for name in POLICIES},
-      cost_JNKP={name: at_budgets('cost', name) for name in POLICIES},
+      regret_JNKP={name: at_budgets(name) for name in POLICIES},
       oracle_regret_P=_at_budgets(test, reward, oracle, oracle.regret_P),
       num_test=int(split.complete_N.sum()),
       knows_er=test.knows_er,
@@ -291,7 +288,7 @@ def _repeat(
 def _cell(
   test: Test, reward: str, prediction_NM: np.ndarray, train_NM: np.ndarray
 ) -> dict:
-  """R², and regret and cost at the budgets."""
+  """R², and regret at the budgets."""
   split = _split(test, reward, prediction_NM, train_NM)
   truth_NM = split.reward_NM
   chosen = {
@@ -307,10 +304,6 @@ def _cell(
     'contrast_r2': decomposition.contrast_r2(truth_NM, prediction_NM)[1],
     'regret': {
       name: _at_budgets(test, reward, curve, curve.regret_P)
-      for name, curve in chosen.items()
-    },
-    'cost': {
-      name: _at_budgets(test, reward, curve, curve.spent_P)
       for name, curve in chosen.items()
     },
   }

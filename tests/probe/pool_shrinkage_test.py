@@ -75,10 +75,7 @@ def test_the_error_is_that_of_n_refits_and_the_least_of_the_grid():
       found[share, beta] = np.mean(np.square(error_N))
   best = min(found, key=found.get)
   assert (newcomer.share, newcomer.probe.beta_M[0]) == best
-  assert newcomer.loo_mse == pytest.approx(found[best])
-  assert newcomer.loo_mse_alone == pytest.approx(
-    min(found[0.0, beta] for beta in cfg.betas)
-  )
+  assert newcomer.probe.loo_mse_AM.min() == pytest.approx(found[best])
   assert newcomer.probe.num_prompts_M.tolist() == [28]
   reference = linear_model.Ridge(alpha=best[1]).fit(
     x_NE[rows], (reward_N - best[0] * pool_N)[rows]

@@ -252,7 +252,7 @@ def test_patterns_are_bounded():
     totals.add(emb_NE[:10], reward_NM[:10])
   after = totals.merged(np.ones(2, bool))
   assert (totals.num_shards, before.num) == (1, after.num)
-  assert before.gram_JJ.tobytes() == after.gram_JJ.tobytes()
+  assert before.gram_YY.tobytes() == after.gram_YY.tobytes()
 
 
 def test_bad_shards_are_named():

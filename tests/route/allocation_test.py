@@ -24,7 +24,6 @@ def curve():
     r2_JNK=r2_JNK,
     contrast_r2_JNK=-r2_JNK,
     regret_JNKP={'erp': regret_JNKP, 'static_mixture': regret_JNKP},
-    cost_JNKP={'erp': regret_JNKP, 'static_mixture': regret_JNKP},
     oracle_regret_P=np.zeros(5),
     num_test=1,
     knows_er=True,
