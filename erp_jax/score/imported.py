@@ -16,6 +16,7 @@ from erp_jax.score import rewards as rewards_lib
 from erp_jax.score import stage
 
 FORMAT_VERSION = 1
+_MOST = float(np.finfo(np.float32).max)  # Rewards are float32.
 SCHEMA = stage.SCHEMA.append(pa.field('cost', pa.float64()))
 
 
@@ -129,4 +130,9 @@ def _number(row: Mapping[str, Any], name: str, where: str) -> float:
     return math.nan
   if not isinstance(value, int | float):
     raise errors.UserError(f'{where} has {name} {value!r}, which is no number.')
+  if _MOST < abs(value) < math.inf:
+    raise errors.UserError(
+      f'{where} has a {name} beyond {_MOST:.3g} in size, the most kept: '
+      'mend it, or leave that row out.'
+    )
   return float(value) if math.isfinite(value) else math.nan

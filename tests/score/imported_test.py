@@ -89,6 +89,8 @@ def test_the_same_table_is_not_read_in_twice_and_another_is_refused(tmp_path):
     ({'k': -1}, math.nan, 'k -1: number responses from 0'),
     ({'k': 0.5}, math.nan, 'k 0.5: number responses from 0'),
     ({'reward': 'good'}, math.nan, "reward 'good', which is no number"),
+    ({'reward': 1e39}, math.nan, 'line 2 has a reward beyond 3.4e.38 in size'),
+    ({'reward': -(10**400)}, math.nan, 'line 2 has a reward beyond'),
     ({'cost': 'dear'}, math.nan, "cost 'dear', which is no number"),
     ({'cost': -1.0}, math.nan, 'the cost -1.0; costs are 0 or more'),
     ({}, 3.0, 'line 1 has a cost, and --cost is given too'),
