@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -6,10 +7,10 @@ import pytest
 
 from erp_jax.core import errors
 from erp_jax.data import outcomes, splits
-from erp_jax.probe import ridge
+from erp_jax.probe import contrast, ridge
 from erp_jax.report import candidates as tables
 from erp_jax.report import cells
-from erp_jax.route import baselines, candidates, evaluate
+from erp_jax.route import baselines, candidates, evaluate, guarded
 from erp_jax.route import split as split_lib
 
 _CFG = candidates.CandidatesConfig(splits=3, num_fourier=16)
@@ -100,3 +101,37 @@ def test_the_table_has_a_row_per_candidate_and_both_scores(rows):
 def test_wrong_settings_are_refused(wrong):
   with pytest.raises(errors.UserError, match=next(iter(wrong))):
     candidates.CandidatesConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+  'change, touched',
+  [
+    ({'fourier_scale': 5.0}, {'fourier'}),
+    (
+      {
+        'guarded': guarded.GuardedConfig(
+          contrast=contrast.ContrastConfig(betas=(1e4,))
+        )
+      },
+      {'contrast', 'contrast_categories', 'fourier', candidates.GUARDED},
+    ),
+    (
+      {'train_frac': 0.25},
+      {*candidates.build(_CFG), candidates.GUARDED},
+    ),
+  ],
+)
+def test_every_setting_matters_to_its_candidates(table, change, touched):
+  once = dataclasses.replace(_CFG, splits=1)
+  results = []
+  for cfg in (once, dataclasses.replace(once, **change)):
+    rows = candidates.compare(*table, cfg)
+    results.append(
+      {
+        row['candidate']: row['regret']
+        for row in rows
+        if row['budget'] == '0.5'
+      }
+    )
+  before, after = results
+  assert {name for name in before if before[name] != after[name]} == touched

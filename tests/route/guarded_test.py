@@ -252,3 +252,10 @@ def test_the_standard_deviation_is_that_of_the_contrasts_ridge():
 def test_wrong_settings_are_refused(wrong):
   with pytest.raises(errors.UserError, match=f'guarded.{next(iter(wrong))}'):
     guarded.GuardedConfig(**wrong)
+
+
+def test_the_penalties_of_the_contrasts_are_the_config_s():
+  emb_NE, reward_NM = _table()
+  for betas in ((0.5,), (70.0,)):
+    cfg = guarded.GuardedConfig(contrast=contrast.ContrastConfig(betas=betas))
+    assert guarded.fit(emb_NE, reward_NM, _COST_M, cfg).beta == betas[0]
