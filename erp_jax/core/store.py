@@ -198,7 +198,7 @@ class Artifact:
             f'{self.path} holds shards, but no {_IDENTITY} that says what made '
             'them: put it back, or delete that folder.'
           )
-        (self.path / _MANIFEST).unlink(missing_ok=True)
+        self._remove_replaced()
         write_json(
           begun,
           {'identity': self.identity, 'versions': provenance['versions']},
@@ -206,6 +206,15 @@ class Artifact:
       for stale in self.path.glob(f'{_TMP}*'):
         stale.unlink()
       yield Writer(self, dict(provenance), changes)
+
+  def _remove_replaced(self) -> None:
+    """Removes the files of another identity: none may pass for ours."""
+    manifest = self.path / _MANIFEST
+    if manifest.exists():
+      for name in read_json(manifest, _MANIFEST_KEYS)['files']:
+        if (self.path / name).is_file():
+          (self.path / name).unlink()
+      manifest.unlink()
 
 
 class Writer:

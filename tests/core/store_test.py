@@ -74,6 +74,24 @@ def test_another_identity_is_refused_and_named(tmp_path):
     pass
 
 
+def test_what_is_replaced_leaves_no_file_behind(tmp_path):
+  def write(version, *names):
+    artifact = store.Artifact(
+      epath.Path(tmp_path), {'version': version}, replaceable=True
+    )
+    with artifact.writer(_PROVENANCE) as writer:
+      for name in names:
+        writer.write_file(name, b'x')
+      writer.finish()
+
+  write(1, 'page', 'tables/a', 'tables/b')
+  (tmp_path / 'notes').write_text('of the user')
+  write(2, 'page', 'tables/a')
+  assert sorted(f.name for f in tmp_path.rglob('[a-z]*') if f.is_file()) == [
+    *('a', 'identity.json', 'manifest.json', 'notes', 'page'),
+  ]
+
+
 @pytest.mark.parametrize('damage', ['flip', 'truncate', 'delete'])
 def test_a_damaged_shard_is_named_and_made_again(tmp_path, damage):
   artifact = _artifact(tmp_path / 'a')
