@@ -40,6 +40,9 @@ def refit_intervals(
   is fitted to it is worse than what as many different prompts would give.
   All three are None for a budget that is infeasible.
 
+  A draw that leaves an arm with fewer than two training prompts, or none with
+  rewards of all arms, cannot be fitted: `num_draws` counts the others.
+
   Args:
     split: its predictions are not used.
     fit: `ridge_fit`, or another maker of routers.
@@ -56,10 +59,13 @@ def refit_intervals(
   draws = {key: [] for key in once}
   with progress.track('refits', cfg.num_draws, 'fits') as advance:
     for train_N, test_N in counts:
+      if not _can_be_fitted(split, train_N):
+        continue
       for key, value in _regrets(split, fit, train_N, test_N).items():
         draws[key].append(value)
       advance(1)
   draws = {key: np.array(values) for key, values in draws.items()}
+  num_draws = min(map(len, draws.values()), default=0)
   policies = list(dict.fromkeys(policy for policy, _ in once))
 
   def regret(policy, budget):
@@ -76,7 +82,7 @@ def refit_intervals(
 
   return {
     'resampled': RESAMPLED,
-    'num_draws': cfg.num_draws,
+    'num_draws': num_draws,
     'regret_at_budget': {
       policy: {budget: regret(policy, budget) for budget in evaluate.BUDGETS}
       for policy in policies
@@ -107,6 +113,11 @@ def ridge_fit(
     return {'erp': ridge.predict(probe, test_emb_NE)}
 
   return fit
+
+
+def _can_be_fitted(split: split_lib.Split, train_N: np.ndarray) -> bool:
+  drawn_NM = np.isfinite(split.train_reward_NM) & (train_N > 0)[:, None]
+  return bool((drawn_NM.sum(axis=0) >= 2).all() and drawn_NM.all(axis=1).any())
 
 
 def _one_by_one(
@@ -144,4 +155,6 @@ def _regrets(
 
 
 def _moved(once: float, draws_Q: np.ndarray) -> dict[str, float | None]:
+  if not len(draws_Q):
+    return resample.undefined()
   return resample.interval(once, draws_Q - draws_Q.mean() + once)

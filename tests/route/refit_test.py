@@ -146,3 +146,22 @@ def test_an_infeasible_budget_is_none(make_split):
   assert result['regret_at_budget']['erp']['0.25'] == nothing
   assert result['paired']['erp-static_mixture']['0.25'] == nothing
   assert result['regret_at_budget']['erp']['1.0']['lo'] > 0
+
+
+def test_draws_that_cannot_be_fitted_are_left_out_and_counted(
+  problem, monkeypatch
+):
+  split, train_emb_NE, test_emb_NE = problem
+  train_reward_NM = split.train_reward_NM.copy()
+  train_reward_NM[2:, 1] = np.nan  # A draw has both others 2 times in 5.
+  split = dataclasses.replace(split, train_reward_NM=train_reward_NM)
+  fit = refit.ridge_fit(
+    train_emb_NE, train_reward_NM, test_emb_NE, ridge.RidgeConfig()
+  )
+  found = refit.refit_intervals(split, fit, _CFG)
+  assert 25 < found['num_draws'] < 55
+  assert found['paired']['erp-static_mixture']['1.0']['lo'] is not None
+  monkeypatch.setattr(refit, '_can_be_fitted', lambda *_: False)
+  found = refit.refit_intervals(split, fit, _CFG)
+  assert found['num_draws'] == 0
+  assert found['paired']['erp-static_mixture']['1.0']['mean'] is None
