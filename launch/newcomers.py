@@ -87,6 +87,13 @@ def find(cfg, workdir, name: str, how: Source) -> list[Newcomer]:
   return held_out(cfg, workdir, name)
 
 
+def folder_name(name: str) -> str:
+  """Of that arm's results in experiments: one for each name."""
+  safe = re.sub('[^A-Za-z0-9._-]+', '-', name)
+  digest = '' if safe == name else f'-{store.digest(name)[:8]}'
+  return f'add_arm-{safe}{digest}'
+
+
 def publish(
   cfg, workdir, name: str, found: list[Newcomer]
 ) -> dict[str, dict[str, Any]]:
@@ -95,7 +102,7 @@ def publish(
   Returns `report.newcomer.measure` of each of the records, by name.
   """
   own, bootstrap = cfg.experiments.newcomer, cfg.experiments.common.bootstrap
-  folder = f'add_arm-{re.sub("[^A-Za-z0-9._-]+", "-", name)}'
+  folder = folder_name(name)
 
   def make():
     measured = {

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from erp_jax.core import store
 from erp_jax.data import embeddings, splits
 from erp_jax.probe import ridge
 from erp_jax.probe import stage as fit_stage
+from launch import newcomers
 
 _FEW = [
   '--config.experiments.newcomer.num_prompts=(3,)',
@@ -204,3 +206,11 @@ def test_an_arm_of_a_table_is_held_out(tiny, launch, tmp_path):
   done = launch('add_arm', *tiny.flags(tmp_path), *_FEW, '--arm=lrge')
   assert done.returncode == 1
   assert '--arm=lrge is no arm' in done.stderr.splitlines()[-1]
+
+
+def test_every_name_has_a_folder_of_its_own():
+  names = ('large', 'org/a', 'org-a', 'org a', '模型', '模', '../a')
+  folders = {newcomers.folder_name(name) for name in names}
+  assert len(folders) == len(names)
+  assert 'add_arm-large' in folders and 'add_arm-org-a' in folders
+  assert all(re.fullmatch('[A-Za-z0-9._-]+', folder) for folder in folders)
