@@ -2,8 +2,9 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import axis as axis_lib
@@ -23,7 +24,9 @@ HATCHES = ('', '///', '...', 'xxx')
 GREY = '#666666'
 DPI = 160
 WIDTH = 8.4  # Inches; text is 10 points at the width of a printed page.
+_LETTERS = 115  # That WIDTH holds of 10-point text; legends have 9 points.
 _MAX_GROUPS = 10
+_GROUP = 'mean of a group of like predictions'
 _MIN_GROUP = 20  # Prompts: fewer make a mean of noise.
 
 
@@ -41,6 +44,17 @@ def plain_axes(axes, x_label: str, y_label: str) -> None:
   axes.set_axisbelow(True)
   axes.set_xlabel(x_label)
   axes.set_ylabel(y_label)
+
+
+def in_lines(name: str, share: float) -> str:
+  """The name in lines that take at most this share of WIDTH."""
+  return textwrap.fill(name, int(_LETTERS * share))
+
+
+def legend_columns(names: Sequence[str], most: int) -> int:
+  """How many columns of these names fit beside each other."""
+  longest = 7 + max(map(len, names))  # With a colour before it.
+  return max(1, min(most, len(names), round(_LETTERS * 10 / 9) // longest))
 
 
 def literal(figure: figure_lib.Figure) -> None:
@@ -124,7 +138,9 @@ def scatter(
   """Predicted against actual rewards: a panel each, a colour per category."""
   columns = 2 if len(panels) == 4 else min(len(panels), 3)
   rows = -(-len(panels) // columns)
-  figure = new(WIDTH, 0.9 + 2.9 * rows)
+  named = [*categories, _GROUP]
+  beside = legend_columns(named, 3)
+  figure = new(WIDTH, 0.7 + 2.9 * rows + 0.2 * max(1, len(named) / beside - 1))
   grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
   handles = {}
   for i, (axes, title) in enumerate(zip(grid.flat, panels, strict=False)):
@@ -142,7 +158,7 @@ def scatter(
         markersize=4.5 if few else 2.5,  # So that no category hides another.
         alpha=0.6 if few else 0.4,
       )
-    (handles['mean of a group of like predictions'],) = axes.plot(
+    (handles[_GROUP],) = axes.plot(
       *_group_means(points.predicted_N, points.actual_N),
       'o',
       markerfacecolor='white',
@@ -150,7 +166,7 @@ def scatter(
       markersize=6,
     )
     axes.axline((0, 0), slope=1, color=GREY, linestyle='--', linewidth=1)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(in_lines(title, 0.85 / columns), fontsize=10)
     first, last = i % columns == 0, i + columns >= len(panels)
     plain_axes(
       axes,
@@ -171,7 +187,7 @@ def scatter(
     handles.values(),
     handles.keys(),
     loc='outside lower right',  # A stamp stands at the left.
-    ncols=min(3, len(handles)),
+    ncols=beside,
     frameon=False,
     fontsize=9,
   )
@@ -219,16 +235,18 @@ def share_bars(
   `group` neighbours stand together. A share that is NaN is not drawn.
   """
   ticks = [(group + 0.4) * (i // group) + i % group for i in range(len(shares))]
-  figure = new(WIDTH, 1.5 + 0.26 * ticks[-1] + 0.37)
+  beside = legend_columns(arms, 4)
+  height = 1.87 + 0.26 * ticks[-1] + 0.2 * max(0, len(arms) / beside - 2)
+  figure = new(WIDTH, height)
   axes = figure.subplots()
-  named = set()
+  named: dict[int, Any] = {}
   for y, share_M in zip(ticks, shares.values(), strict=True):
     left = 0.0
     for i, share in enumerate(share_M):
       if math.isnan(share):
         continue
       colour = CYCLE[i % len(CYCLE)]
-      axes.barh(
+      bar = axes.barh(
         y,
         100 * share,
         left=100 * left,
@@ -237,9 +255,8 @@ def share_bars(
         hatch=HATCHES[i // len(CYCLE) % len(HATCHES)],
         edgecolor='white',
         linewidth=0.8,
-        label=None if i in named else arms[i],
       )
-      named.add(i)
+      named.setdefault(i, bar)
       if share >= 0.08:
         axes.text(
           100 * (left + share / 2),
@@ -251,14 +268,16 @@ def share_bars(
           color='white' if colour in DARK else BLACK,
         )
       left += share
-  axes.set_yticks(ticks, shares)
+  axes.set_yticks(ticks, [in_lines(name, 0.4) for name in shares])
   axes.set_ylim(ticks[-1] + 0.7, -0.7)
   axes.set_xlim(0, 100)
   plain_axes(axes, x_label, '')
   axes.grid(visible=False, axis='y')
   figure.legend(
+    named.values(),
+    [in_lines(arms[i], 0.9) for i in named],
     loc='outside lower center',
-    ncols=min(4, len(arms)),
+    ncols=beside,
     frameon=False,
     fontsize=9,
   )

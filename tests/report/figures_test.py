@@ -71,7 +71,7 @@ def test_wins_bars_add_up(replay):
 
 def test_names_are_taken_as_they_are():
   """No formula, and nothing that the font lacks: warnings are errors."""
-  names = ['a$x$b', '$\\nope$ 模型', 'é 🙂']
+  names = ['_a$x$b', '$\\nope$ 模型', 'é 🙂']
   both = [
     [np.array([0.0, 1.0])] * 2 + [np.array([name, name])] for name in names
   ]
@@ -88,7 +88,30 @@ def test_names_are_taken_as_they_are():
   for figure in (made, bars):
     assert figures.png(figure).startswith(b'\x89PNG')
   shown = {text.get_text() for text in bars.findobj(text_lib.Text)}
-  expected = {'a$x$b', '$\\nope$ U+6A21U+578B', 'é U+1F642'}
+  expected = {'_a$x$b', '$\\nope$ U+6A21U+578B', 'é U+1F642'}
   assert expected <= shown
   assert expected <= {label.get_text() for label in axes.get_yticklabels()}
   assert expected <= {axes.get_title() for axes in made.axes}
+
+
+def test_long_names_stay_inside_the_figure():
+  long = 'an-owner/A-Model-With-A-Long-Name-3.1-405B-Instruct'
+  names = [f'{long}-{i}' for i in range(5)]
+  points = figures.Points(*[np.array([0.0, 1.0])] * 2, np.array(['c', 'd']))
+  panels = dict.fromkeys(names, points)
+  many = [f'category {i}' for i in range(40)]
+  for figure in (
+    figures.scatter(panels, ['c', 'd']),
+    figures.scatter(panels, many),
+    figures.share_bars({long: [0.2] * 5}, names, 'share', 1),
+  ):
+    figures.png(figure)
+    inside = figure.bbox.padded(1)
+    texts = [*figure.legends[0].get_texts(), *(a.title for a in figure.axes)]
+    for box in [text.get_window_extent() for text in texts]:
+      assert inside.containsx(box.x0) and inside.containsx(box.x1)
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    for i, box in enumerate(titles):
+      assert not box.count_overlaps(titles[i + 1 :])
+    if len(figure.axes) == 6:
+      assert figure.axes[0].get_window_extent().height > 200
