@@ -7,7 +7,14 @@ from etils import epath
 
 from erp_jax.core import config, errors, store
 from erp_jax.data import arms as arms_lib
-from erp_jax.data import assets, embeddings, outcomes, prompts, simulate
+from erp_jax.data import (
+  assets,
+  embeddings,
+  outcomes,
+  paretobandit,
+  prompts,
+  simulate,
+)
 from erp_jax.embed import stage as embed_stage
 from erp_jax.probe import records, rewards
 from erp_jax.route import costs
@@ -48,7 +55,7 @@ def recorded(workdir, one, embed, homes=None):
   if path.startswith('package:'):
     path = workdir.path / 'outcomes.parquet'
     folder = assets.fetch(one.outcomes.removeprefix('package:'))
-    rows = outcomes.paretobandit_table(folder)
+    rows = paretobandit.long_table(folder)
     store.write_bytes(path, store.parquet_bytes(rows))
     content = store.digest(rows.to_pylist())
   else:

@@ -7,8 +7,6 @@ category) and `cost_usd` (what that answer cost).
 
 import collections
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -20,6 +18,7 @@ from etils import epath
 
 from erp_jax.core import config, errors
 
+_MOST = 1e100  # Squares of rewards are summed.
 _COLUMNS = ('prompt_id', 'prompt', 'model', 'reward', 'reward_kind')
 _NUMBERS = ('reward', 'cost_usd')
 _TEXT = ('prompt', 'model', 'reward_kind')  # Other words may be whole numbers.
@@ -137,6 +136,7 @@ def load(
   reward_NM = np.full((len(id_N), len(models)), np.nan)
   row_rewards = table['reward'].to_numpy().copy()
   row_rewards[~np.isfinite(row_rewards)] = np.nan
+  check_size(str(path), row_rewards)
   reward_NM.flat[row_cells] = row_rewards
   if costs:
     cost_NM = np.tile(np.asarray(costs, float), (len(id_N), 1))
@@ -169,36 +169,14 @@ def load(
   )
 
 
-def paretobandit_table(folder: epath.PathLike) -> pa.Table:
-  """The records of PyPI `paretobandit` in the long format.
-
-  Both files, `val.jsonl` and `test_holdout.jsonl`: 3609 prompts, 3 models, a
-  judge's reward in [0, 1] and the dollars of each answer. `category` is the
-  benchmark (`bbh` for all its tasks), `subset` the task.
-  """
-  rows = []
-  for name in ('val.jsonl', 'test_holdout.jsonl'):
-    with (epath.Path(folder) / name).open('r') as f:
-      for line in f:
-        record = json.loads(line)
-        digest = hashlib.sha256(record['prompt'].encode()).hexdigest()
-        for model, result in record['arms'].items():
-          rows.append(
-            {
-              'prompt_id': f'{record["source"]}-{digest[:16]}',
-              'prompt': record['prompt'],
-              'category': record['source'].split('/')[0],
-              'subset': record['source'],
-              'model': model,
-              'reward': result['reward'],
-              'n_samples': 1,
-              'reward_kind': 'judge01',
-              'cost_usd': result['cost'],
-            }
-          )
-  types = dict.fromkeys(rows[0], pa.string())
-  types |= dict.fromkeys(_NUMBERS, pa.float64()) | {'n_samples': pa.int16()}
-  return pa.Table.from_pylist(rows, pa.schema(types))
+def check_size(where: str, rewards: np.ndarray) -> None:
+  """UserError for a finite reward too large to be squared and summed."""
+  size = np.abs(rewards[np.isfinite(rewards)]).max(initial=0.0)
+  if size > _MOST:
+    raise errors.UserError(
+      f'{where} has a reward of size {size:.3g}, but squares of rewards are '
+      f'summed, and they go up to {_MOST:g}: mend it, or leave it out.'
+    )
 
 
 def _check_models(models: Sequence[str], costs: Sequence[float]) -> None:

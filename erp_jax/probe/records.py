@@ -15,7 +15,6 @@ from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import targets
 
 RUN, RECORDED, SIMULATED = 'run', 'recorded', 'simulated'
-_MOST = 1e100  # Squares of rewards are summed.
 ORIGINS = (RUN, RECORDED, SIMULATED)
 
 
@@ -75,13 +74,7 @@ class Records:
           f'rewards of {reward} are {reward_NKM.shape}, expected '
           f'[{num}, K, {num_arms}].'
         )
-      largest = np.abs(reward_NKM[np.isfinite(reward_NKM)]).max(initial=0.0)
-      if largest > _MOST:
-        raise errors.UserError(
-          f'{self.title}: {reward} has a reward of size {largest:.3g}, whose '
-          f'square is no number any more; rewards go up to {_MOST:g}: mend it, '
-          'or leave it out.'
-        )
+      outcomes.check_size(f'{self.title}: {reward}', reward_NKM)
     _check_embeddings(self)
 
   @property

@@ -1,5 +1,4 @@
 import collections
-import json
 
 import numpy as np
 import pyarrow as pa
@@ -108,6 +107,12 @@ def test_a_reward_that_is_not_finite_is_missing_and_counted(write):
   np.testing.assert_array_equal(table.reward_NM[1], [np.nan, np.nan])
   assert table.counts['rewards_not_finite'] == 2
   assert table.counts['prompts_complete'] == 1
+
+
+def test_a_reward_that_cannot_be_squared_is_refused(write):
+  rows = [*_ROWS[:3], (*_ROWS[3][:4], -1e200, *_ROWS[3][5:]), *_ROWS[4:]]
+  with pytest.raises(errors.UserError, match='a reward of size 1e.200, but'):
+    outcomes.load(write(rows), ['small', 'big'], categories=_KEEP)
 
 
 def _changed(row, **changes):
@@ -273,31 +278,3 @@ def test_routellm_without_its_mt_bench_rows(shared_data):
   )
   assert table.counts['prompts_complete'] == 15441 - 80
   assert table.counts['rows_other_category'] == 160
-
-
-def test_paretobandit_records_become_the_long_format(
-  paretobandit_dir, tmp_path
-):
-  path = tmp_path / 'pareto.parquet'
-  pq.write_table(outcomes.paretobandit_table(paretobandit_dir), path)
-  models = [
-    'meta-llama/llama-3.1-8b-instruct',
-    'mistralai/mistral-large-2512',
-    'google/gemini-2.5-pro',
-  ]
-  table = outcomes.load(path, models)
-  assert table.counts['prompts_complete'] == 1785 + 1824
-  assert 'bbh' in table.category_N
-  records = {}
-  for name in ('val.jsonl', 'test_holdout.jsonl'):
-    for line in (paretobandit_dir / name).read_text().split('\n')[:-1]:
-      record = json.loads(line)
-      records[record['prompt']] = record['arms']
-  arms = [records[prompt] for prompt in table.prompts]
-  for m, name in enumerate(models):
-    np.testing.assert_array_equal(
-      table.reward_NM[:, m], [arm[name]['reward'] for arm in arms]
-    )
-    np.testing.assert_array_equal(
-      table.cost_NM[:, m], [arm[name]['cost'] for arm in arms]
-    )

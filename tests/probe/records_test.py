@@ -101,5 +101,5 @@ def test_no_reward_model_is_refused(simulated):
 def test_rewards_beyond_what_can_be_squared_are_refused(simulated):
   reward_NKM = {n: v.copy() for n, v in simulated.reward_NKM.items()}
   reward_NKM[simulated.rewards[1]][0, 0, 0] = -1e200
-  with pytest.raises(errors.UserError, match='a reward of size 1e.200, whose'):
+  with pytest.raises(errors.UserError, match='a reward of size 1e.200, but'):
     dataclasses.replace(simulated, reward_NKM=reward_NKM)
