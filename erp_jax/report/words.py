@@ -78,7 +78,7 @@ def count(value: int) -> str:
 
 def share(value: float) -> str:
   """A fraction as per cent."""
-  return DASH if math.isnan(value) else f'{100 * value:.1f} %'
+  return DASH if math.isnan(value) else f'{number(100 * value, 1)} %'
 
 
 def signed_share(value: float) -> str:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from erp_jax.report import cells, document, figures
+from erp_jax.report import cells, document, figures, words
 
 
 def _table(kind='t'):
@@ -121,3 +121,12 @@ def test_a_leaf_without_a_value_is_a_dash():
 def test_names_are_not_used_twice():
   with pytest.raises(ValueError, match='tables/t.md'):
     document.files(_document(tables=[_table(), _table()]))
+
+
+def test_a_line_of_the_page_never_begins_with_a_per_cent_sign():
+  cell = cells.number(0.5, 0.25, 0.75, words.share)
+  table = cells.Table(
+    't', 'Shares', ['Arm', 'Share'], [[cells.Cell('a'), cell]]
+  )
+  page = document.files(_document(tables=[table]))['report.html'].decode()
+  assert '>[25.0\u00a0%, 75.0\u00a0%]<' in page

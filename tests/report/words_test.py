@@ -47,3 +47,9 @@ def test_difference(value, text):
 )
 def test_cost(value, text):
   assert words.cost(value) == text
+
+
+def test_shares_below_zero_have_a_true_minus():
+  assert words.share(-0.35) == '−35.0 %'
+  assert words.share(-0.0001) == '0.0 %'
+  assert words.share(float('nan')) == '–'
