@@ -43,7 +43,7 @@ def _place(axes, name, point, taken_P2, boxes) -> transforms.Bbox:
   pixels = axes.get_figure().dpi / 72  # Of one point.
   left = axes.transData.transform(point)[0] < (inside.x0 + inside.x1) / 2
   label = axes.annotate(
-    figures.in_font(name),
+    figures.in_font(figures.in_lines(name, 0.45)),
     point,
     parse_math=False,
     xytext=(_SIDE if left else -_SIDE, 0),

@@ -18,8 +18,11 @@ _LONG = 36  # Letters: longer names of pairs take two lines.
 
 
 def wrap(name: str) -> str:
-  """'a or b' on one line, or two if it is long."""
-  return name if len(name) <= _LONG else name.replace(' or ', ' or\n', 1)
+  """'a or b' on one line, or two or more if it is long."""
+  if len(name) <= _LONG:
+    return name
+  lines = name.replace(' or ', ' or\n', 1).split('\n')
+  return '\n'.join(figures.in_lines(line, 0.32) for line in lines)
 
 
 def draw(

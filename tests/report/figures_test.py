@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from matplotlib import text as text_lib
 
-from erp_jax.report import evaluation, figures, frontier, labels, words
+from erp_jax.report import (
+  evaluation,
+  figures,
+  frontier,
+  labels,
+  pairwise_figure,
+  words,
+)
 
 
 @pytest.fixture
@@ -115,3 +122,17 @@ def test_long_names_stay_inside_the_figure():
       assert not box.count_overlaps(titles[i + 1 :])
     if len(figure.axes) == 6:
       assert figure.axes[0].get_window_extent().height > 200
+
+
+def test_names_of_any_length_leave_room_for_the_axes():
+  """Matplotlib warns where none is left, and warnings are errors."""
+  arms = {f'{"m" * 200}{i}': (i, i) for i in range(3)}
+  points, pairs = (figures.new(figures.WIDTH, 4) for _ in range(2))
+  axes = points.subplots()
+  axes.plot([0, 2], [0, 2])
+  labels.place([axes], arms)
+  pair = pairwise_figure.wrap(' or '.join(list(arms)[:2]))
+  pairs.subplots().set_yticks([0, 1], [pair, 'average'])
+  for figure in (points, pairs):
+    figures.png(figure)
+    assert figure.axes[0].get_window_extent().width > 200
