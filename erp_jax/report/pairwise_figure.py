@@ -22,14 +22,16 @@ def wrap(name: str) -> str:
   if len(name) <= _LONG:
     return name
   lines = name.replace(' or ', ' or\n', 1).split('\n')
-  return '\n'.join(figures.in_lines(line, 0.32) for line in lines)
+  return '\n'.join(figures.in_lines(line, 0.45) for line in lines)
 
 
 def draw(
   names: Sequence[str], intervals: pair_intervals.Intervals
 ) -> figure_lib.Figure:
   """A row of each pair, and of their average below a line."""
-  figure = figures.new(figures.WIDTH, 1.7 + 0.42 * len(names))
+  rows = [wrap(name) for name in names]
+  lines = max([2, *(row.count('\n') + 1 for row in rows)])
+  figure = figures.new(figures.WIDTH, 1.7 + 0.21 * lines * len(names))
   axes = figure.subplots()
   last = len(names) + 0.3  # Where the average is.
   for name, (label, colour, marker, side) in _LOOK.items():
@@ -56,7 +58,7 @@ def draw(
       )
   axes.axvline(0.5, color=figures.GREY, linestyle='--', linewidth=1)
   axes.axhline(last - 0.65, color=figures.GREY, linewidth=0.8)
-  axes.set_yticks([*range(len(names)), last], [*map(wrap, names), _AVERAGE])
+  axes.set_yticks([*range(len(names)), last], [*rows, _AVERAGE])
   axes.set_ylim(last + 0.6, -0.6)
   figures.plain_axes(
     axes, 'AUROC of pairwise wins (0.5 is a coin, right is better)', ''

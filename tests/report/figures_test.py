@@ -135,4 +135,4 @@ def test_names_of_any_length_leave_room_for_the_axes():
   pairs.subplots().set_yticks([0, 1], [pair, 'average'])
   for figure in (points, pairs):
     figures.png(figure)
-    assert figure.axes[0].get_window_extent().width > 200
+    assert figure.axes[0].get_window_extent().width > 100
