@@ -5,6 +5,7 @@ accelerator and no tokenizer.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -82,10 +83,19 @@ class Records:
     """Names of the reward models."""
     return tuple(self.reward_NKM)
 
+  @functools.cached_property
+  def _mean_NM(self) -> dict[str, np.ndarray]:
+    """By reward model; every split of every experiment reads them."""
+    result = {}
+    for reward, reward_NKM in self.reward_NKM.items():
+      present_NKM = np.isfinite(reward_NKM)
+      result[reward] = targets.expected_reward(reward_NKM, present_NKM).mean_NM
+      result[reward].setflags(write=False)
+    return result
+
   def mean_NM(self, reward: str) -> np.ndarray:
-    """ÊR: mean over the samples, NaN where there are none."""
-    reward_NKM = self.reward_NKM[reward]
-    return targets.expected_reward(reward_NKM, np.isfinite(reward_NKM)).mean_NM
+    """ÊR: mean over the samples, NaN where there are none; read-only."""
+    return self._mean_NM[reward]
 
   def outcomes(self, reward: str) -> outcomes.Outcomes:
     """The mean rewards of one reward model, as a table of outcomes."""
