@@ -58,6 +58,7 @@ def make_records():
   """Makes `Records` of rewards about a known ER that is linear in embeddings.
 
   Arguments are what is drawn; `changes` replace fields. Categories alternate.
+  Three arms are drawn, the first of which are kept where fewer are named.
   """
 
   def make(
@@ -79,9 +80,9 @@ def make_records():
     for reward in rewards:
       theta_EM = rng.normal(size=(6, 3))
       er_NM[reward] = emb_NE @ theta_EM + np.array([0.0, 0.4, 0.2])
-      reward_NKM[reward] = er_NM[reward][:, None] + noise * rng.normal(
-        size=(num, k, 3)
-      )
+      drawn_NKM = er_NM[reward][:, None] + noise * rng.normal(size=(num, k, 3))
+      reward_NKM[reward] = drawn_NKM[:, :, : len(arms)]
+      er_NM[reward] = er_NM[reward][:, : len(arms)]
     fields = {
       'name': 'made',
       'title': 'Made up',
@@ -91,7 +92,7 @@ def make_records():
       'arms': arms,
       'emb_NE': emb_NE,
       'reward_NKM': reward_NKM,
-      'cost_NM': np.tile([1.0, 9.0, 4.0], (num, 1)),
+      'cost_NM': np.tile([1.0, 9.0, 4.0][: len(arms)], (num, 1)),
       'cost_source': 'given',
       'cost_unit': 'billions of parameters',
       'er_NM': er_NM,

@@ -212,14 +212,7 @@ def test_long_names_of_pairs_take_two_lines():
 
 
 def test_one_arm_has_no_pairs(make_records):
-  records = make_records()
-  alone = dataclasses.replace(
-    records,
-    arms=('small',),
-    reward_NKM={k: v[:, :, :1] for k, v in records.reward_NKM.items()},
-    er_NM={},
-    cost_NM=records.cost_NM[:, :1],
-  )
+  alone = make_records(arms=('small',), er_NM={})
   result = _build(alone)
   assert 'small is the only arm' in _text(result)
   assert result.metrics == {'made': {}} and not _tables(result)

@@ -269,14 +269,7 @@ def test_one_sample_says_what_is_not_available(make_records):
 
 
 def test_one_arm_always_wins(make_records):
-  records = make_records()
-  alone = dataclasses.replace(
-    records,
-    arms=('small',),
-    reward_NKM={k: v[:, :, :1] for k, v in records.reward_NKM.items()},
-    er_NM={},
-    cost_NM=records.cost_NM[:, :1],
-  )
+  alone = make_records(arms=('small',), er_NM={})
   result = _build(alone)
   assert 'small is the only arm: it always wins' in _text(result)
   leaf = result.metrics['made']['first']['win_share']['aggregate']['true']
