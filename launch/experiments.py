@@ -12,7 +12,7 @@ from launch import sources
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PAGES = {
   'predictability': 'Predictability (E1–E4)',
   'pairwise': 'Pairwise wins (E5, E6)',

@@ -218,6 +218,7 @@ def benchmarks(
   prefix: str, found: Found, names: Mapping[str, str]
 ) -> cells.Table:
   columns = {
+    'pgr50': ('PGR(50 %)', words.number),
     'apgr': ('APGR', words.number),
     'cpt50': ('CPT(50 %)', words.share),
     'cpt80': ('CPT(80 %)', words.share),
@@ -241,10 +242,10 @@ def benchmarks(
   return cells.Table(
     f'{prefix}-benchmarks',
     'Metrics of other benchmarks, mean of the splits with the split-corrected '
-    f'interval. RouteLLM’s APGR and CPT are between two arms ({calls}); higher '
-    'APGR and lower CPT are better. RouterBench’s AIQ: mean height of the '
-    'hull of minus regret up to the best single arm’s cost. Hypervolume: down '
-    'to the random arm’s regret at that cost, without lotteries between '
+    f'interval. RouteLLM’s PGR, APGR and CPT are between two arms ({calls}); '
+    'higher PGR and lower CPT are better. RouterBench’s AIQ: mean height of '
+    'the hull of minus regret up to the best single arm’s cost. Hypervolume: '
+    'down to the random arm’s regret at that cost, without lotteries between '
     'points. Area: mean regret over budgets up to that cost.',
     ['Policy', *(title for title, _ in columns.values()), 'Area'],
     rows,

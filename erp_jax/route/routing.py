@@ -175,7 +175,7 @@ def _benchmarks(
   curve: curve_lib.Curve,
   prediction_NM: np.ndarray | None,
 ) -> dict[str, float | None]:
-  """AIQ, hypervolume; with predictions APGR and CPT between two arms."""
+  """AIQ, hypervolume; with predictions PGR, APGR, CPT between two arms."""
   cost_P, quality_P = curve.path.cost_P, -curve.regret_P
   lo, hi = split.cost_M.min(), split.cost_M[split.best_arm]
   reference = -(split.value_NM.max(axis=1) - split.value_NM.mean(axis=1)).mean()
@@ -191,6 +191,7 @@ def _benchmarks(
       split.reward_NM[complete_N, weak],
       split.reward_NM[complete_N, strong],
     )
+    found['pgr50'] = benchmarks.pgr(calls, 0.5).value
     found['apgr'] = benchmarks.apgr(calls).value
     for name, frac in _CPT_FRACS.items():
       found[name] = benchmarks.cpt(calls, frac).value
