@@ -183,7 +183,7 @@ def test_the_input_is_not_written_over(routers, launch, prompts):
 
 
 @pytest.mark.slow
-def test_policies_and_switches(fitted, routers, tiny, launch, tmp_path):
+def test_policies_and_switches(fitted, tiny, launch, tmp_path):
   """Penalties by leave-one-out are fitted anew where the run has others."""
   workdir = tmp_path / 'run'
   shutil.copytree(fitted, workdir, ignore=shutil.ignore_patterns('router'))
@@ -199,16 +199,16 @@ def test_policies_and_switches(fitted, routers, tiny, launch, tmp_path):
   made = artifact.load(workdir / 'router' / 'verify').policy
   assert (made.name, made.out_of_distribution) == ('erp_loo', 'static_mixture')
   assert len(made.ladder.cost_P) <= 2
-  usual = artifact.load(routers / 'verify').policy
-  assert made.parts[0].posterior.limit < usual.parts[0].posterior.limit
-  # The same as a run that is fitted so to begin with.
+  # The same as a run that is fitted so to begin with, but for the quantile.
   shutil.rmtree(workdir / 'probes')
   loo = '--config.fit.ridge.selection=leave_one_out'
   assert launch('fit', *tiny.flags(workdir), loo).returncode == 0
-  done = launch('export_router', *tiny.flags(workdir), loo, *flags)
+  done = launch('export_router', *tiny.flags(workdir), loo, *flags[:-1])
   assert done.returncode == 0, done.stderr
   again = artifact.load(workdir / 'router' / 'verify').policy
   np.testing.assert_array_equal(made.parts[0].theta_EM, again.parts[0].theta_EM)
+  # Leverage depends on the penalty: only at the same ones do limits compare.
+  assert made.parts[0].posterior.limit < again.parts[0].posterior.limit
 
 
 @pytest.mark.slow
