@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -32,24 +33,38 @@ def run(main: Callable, config_class: type) -> None:
 
   `config_class` is what --config becomes: a dataclass with a field `runtime`.
   """
-  flags.mark_flags_as_required(['config', 'workdir'])
 
-  def start(argv: list[str]) -> None:
-    if argv[1:]:
-      raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  def start(cfg: Any) -> None:
     if not _WORKDIR.value:
       parsing.stop('--workdir is empty: name the folder of the run.')
     try:
-      cfg = config_lib.build(config_class, _CONFIG.value.to_dict())
       with runtime.started(cfg.runtime) as compiles:
         main(cfg, _workdir())
-    except errors.UserError as e:
-      parsing.stop(e)
     except KeyboardInterrupt:
       parsing.stop('stopped; the same command goes on where this one was.')
     _log.info('%s', compiles)
 
-  for flag in (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE):  # Shown by --help.
+  flags.mark_flag_as_required('workdir')
+  _run(start, config_class, (_CONFIG, _WORKDIR, _ALLOW_VERSION_CHANGE))
+
+
+def run_without_workdir(main: Callable, config_class: type) -> None:
+  """As `run`, for what writes no results: `main(cfg)`, which starts JAX."""
+  _run(main, config_class, (_CONFIG,))
+
+
+def _run(main: Callable, config_class: type, shown: Sequence) -> None:
+  flags.mark_flag_as_required('config')
+
+  def start(argv: list[str]) -> None:
+    if argv[1:]:
+      raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    try:
+      main(config_lib.build(config_class, _CONFIG.value.to_dict()))
+    except errors.UserError as e:
+      parsing.stop(e)
+
+  for flag in shown:  # By --help.
     flags.FLAGS.register_key_flag_for_module(
       sys.argv[0], flags.FLAGS[flag.name]
     )

@@ -115,9 +115,18 @@ def provenance() -> dict:
     'machine': {
       'platform': platform.platform(),
       'cpus': os.cpu_count(),
+      'cpu': _cpu_model(),
       'devices': [d.device_kind for d in jax.devices()],
     },
   }
+
+
+def _cpu_model() -> str:
+  """Its name, where the system tells it."""
+  info = pathlib.Path('/proc/cpuinfo')
+  lines = info.read_text().splitlines() if info.exists() else []
+  names = [x.split(':')[1].strip() for x in lines if x.startswith('model name')]
+  return names[0] if names else platform.processor()
 
 
 def _code_revision() -> str:

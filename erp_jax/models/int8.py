@@ -53,15 +53,12 @@ def einsum(subscripts: str, x: jax.Array, w: Weight) -> jax.Array:
 
   The weight's output axes must be the last ones of the result, in order.
   """
-  if not isinstance(w, Int8):
-    return jnp.einsum(subscripts, x, w)
-  out = jnp.einsum(
-    subscripts,
-    x,
-    w.value.astype(x.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  return (out * w.scale).astype(x.dtype)
+  value = w.value.astype(x.dtype) if isinstance(w, Int8) else w
+  # Summed in float32: CPUs multiply bfloat16 six times slower without.
+  out = jnp.einsum(subscripts, x, value, preferred_element_type=jnp.float32)
+  if isinstance(w, Int8):
+    out *= w.scale
+  return out.astype(x.dtype)
 
 
 def take(table: Weight, ids: jax.Array) -> jax.Array:

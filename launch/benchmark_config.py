@@ -1,0 +1,32 @@
+"""The config of launch.benchmark: which case, where, and the work of each."""
+
+import dataclasses
+
+from erp_jax.core import errors
+from launch.benchmarks import contest
+from launch.benchmarks import sample as sample_case
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+  """A case, the device, and the sizes of each case's work."""
+
+  case: str = 'sample'
+  device: str = 'cpu'
+  rounds: int = 5  # After the first run, which is the cold start.
+  sample: sample_case.SampleWork = sample_case.SampleWork()
+
+  def __post_init__(self):
+    errors.check_choice('case', self.case, CASES)
+    errors.check_choice('device', self.device, contest.PLATFORMS)
+    if self.rounds < 1:
+      raise errors.UserError(f'rounds must be >= 1, got {self.rounds}.')
+
+  def contests(self) -> list[contest.Contest]:
+    """Who takes part in the case."""
+    return CASES[self.case](getattr(self, self.case))
+
+
+CASES = {
+  'sample': sample_case.contests,
+}

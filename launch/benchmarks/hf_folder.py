@@ -1,0 +1,66 @@
+"""A checkpoint of ours as what peers read: a folder, or a GGUF file."""
+
+import json
+import pathlib
+
+import gguf
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from erp_jax.models import checkpoint, decoder_weights
+from erp_jax.models import params as params_lib
+
+
+def write(name: str, folder: pathlib.Path, dtype: str) -> None:
+  """config.json and model.safetensors of a Llama-like decoder."""
+  model, params, _ = checkpoint.load_decoder(name, jnp.dtype(dtype))
+  tensors = dict(params_lib.to_tensors(decoder_weights.declare(model), params))
+  safetensors.numpy.save_file(
+    tensors, folder / 'model.safetensors', {'format': 'pt'}
+  )
+  config = {
+    'architectures': ['LlamaForCausalLM'],
+    'model_type': 'llama',
+    'vocab_size': model.vocab_size,
+    'hidden_size': model.width,
+    'intermediate_size': model.mlp,
+    'num_hidden_layers': model.num_layers,
+    'num_attention_heads': model.heads,
+    'num_key_value_heads': model.kv_heads,
+    'head_dim': model.head_dim,
+    'max_position_embeddings': model.max_position,
+    'rms_norm_eps': model.norm_eps,
+    'rope_theta': model.rope_theta,
+    'tie_word_embeddings': model.tied,
+  }
+  (folder / 'config.json').write_text(json.dumps(config))
+
+
+def write_gguf(source: pathlib.Path, file: pathlib.Path) -> None:
+  """The same GGUF file with its matrices as bfloat16."""
+  reader = gguf.GGUFReader(source)
+  writer = gguf.GGUFWriter(file, 'llama')
+  for field in reader.fields.values():
+    if field.name.startswith('GGUF.') or field.name in (
+      'general.architecture',
+      'general.file_type',
+      'general.quantization_version',
+    ):
+      continue
+    kind = field.types[0]
+    sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+    writer.add_key_value(field.name, field.contents(), kind, sub_type=sub)
+  bfloat16 = gguf.GGMLQuantizationType.BF16
+  for tensor in reader.tensors:
+    value = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    if value.ndim == 2:
+      writer.add_tensor(
+        tensor.name, gguf.quants.quantize(value, bfloat16), raw_dtype=bfloat16
+      )
+    else:
+      writer.add_tensor(tensor.name, value.astype(np.float32))
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
