@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from erp_jax.core import sharding
-from erp_jax.models import experts, int8, layers
+from erp_jax.models import bits, experts, int8, layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,11 @@ def empty_cache(
   size: int,
   dtype: jax.typing.DTypeLike,
 ) -> Suffix:
-  """A suffix cache of `size` entries for each of P x K sequences."""
+  """A suffix cache of `size` entries for each of P x K sequences.
+
+  Of bfloat16 on CPU it holds the bits, see `bits`.
+  """
+  dtype = bits.stored(dtype)
   lead = (cfg.num_layers, num_prompts, num_per_prompt, cfg.kv_heads)
   return Suffix(
     _on_mesh(jnp.zeros((*lead, cfg.head_dim, size), dtype)),
@@ -160,7 +164,8 @@ def extend(
   """Reads T more tokens of each of P x K sequences.
 
   Args:
-    params: the weights; their dtype is that of the matmuls and caches.
+    params: the weights; their dtype is that of the matmuls and caches. Those of
+      the layers may be packed as bits.
     position_PKT: of each token in its sequence, the prefix counted.
     prefix: what the K sequences of a prompt share, or None. Every new token
       sees all of it up to its length, or what is in its layer's window.
@@ -209,7 +214,7 @@ def _extend(
   )
 
   def block(x_PKTD, inputs):
-    layer, windowed, shared, own = inputs
+    layer, windowed, shared, own = bits.unpack(inputs)
     sees, angles = seen, table
     if cfg.windowed:
       sees = jax.tree.map(lambda s, n: s & (n | ~windowed), seen, near)
@@ -236,7 +241,7 @@ def _extend(
     mlp_PKTD = _mlp(layer, y_PKTD, cfg)
     if cfg.post_norms:
       mlp_PKTD = _norm(mlp_PKTD, layer['mlp_post_norm_LD'], cfg)
-    return x_PKTD + mlp_PKTD, new
+    return x_PKTD + mlp_PKTD, bits.like(new, inputs[-1])
 
   x_PKTD = int8.take(params['embed_VD'], token_PKT)
   x_PKTD = sharding.constrain(x_PKTD, 'batch', None, None, None)

@@ -15,6 +15,7 @@ import transformers
 
 from erp_jax.core import errors
 from erp_jax.models import (
+  bits,
   checkpoint,
   decoder,
   decoder_config,
@@ -318,11 +319,15 @@ def test_bfloat16_weights_give_bfloat16_states_and_float32_logits():
   narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights)
   hidden_PTD, cache = prefill(narrow, cfg, token_PT)
   logits_PTV = decoder.logits(narrow, cfg, hidden_PTD)
-  assert hidden_PTD.dtype == cache.key_LPKGWS.dtype == jnp.bfloat16
+  assert hidden_PTD.dtype == jnp.bfloat16
+  assert bits.unpack(cache).key_LPKGWS.dtype == jnp.bfloat16
   assert logits_PTV.dtype == jnp.float32
   wide = decoder.logits(weights, cfg, prefill(weights, cfg, token_PT)[0])
   error = np.abs(logits_PTV - wide).max() / np.abs(wide).max()
   assert 1e-4 < error < 0.05
+  packed = narrow | {'layers': bits.pack(narrow['layers'])}
+  again_PTD, _ = prefill(packed, cfg, token_PT)
+  np.testing.assert_array_equal(again_PTD, hidden_PTD)
 
 
 def test_the_embedding_scale_is_rounded_before_it_multiplies():
