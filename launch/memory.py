@@ -11,11 +11,11 @@ from absl import app, flags
 from rich import console
 from rich import table as rich_table
 
-from erp_jax.core import errors
+from erp_jax.core import chips, errors
 from erp_jax.models import catalog, memory
 from launch import parsing
 
-_CHIPS = flags.DEFINE_list('chips', list(memory.CHIPS), 'Kinds of chips.')
+_CHIPS = flags.DEFINE_list('chips', list(chips.CHIPS), 'Kinds of chips.')
 _MODELS = flags.DEFINE_list(
   'models', [], 'Only checkpoints whose names hold one of these.'
 )

@@ -10,20 +10,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from erp_jax.core import errors, sharding
-from erp_jax.models import catalog, decoder
+from erp_jax.core import chips, errors, sharding
+from erp_jax.models import catalog, decoder, networks
 from erp_jax.models import params as params_lib
 
 DTYPES = ('bfloat16', 'float32', 'int8')
-# GiB of one chip, from memory of their makers' sheets; an H200's were measured.
-CHIPS = {
-  'v5e': 16.0,
-  'v4': 32.0,
-  'v6e': 32.0,
-  'v5p': 95.0,
-  'H100': 80.0,
-  'H200': 139.0,
-}
 # Of a chip's memory, left for activations, programs and fragmentation.
 _WORKSPACE_FRAC = 0.1
 _MAX_CHIPS = 64
@@ -54,19 +45,16 @@ class Fit:
 
 
 def fit(model: str, chip: str, num_chips: int, dtype: str) -> Fit:
-  """How a checkpoint of the catalogue lies on `num_chips` chips.
+  """How a checkpoint (`networks.find`) lies on `num_chips` chips.
 
   Raises UserError for an unknown chip, and if they do not divide its heads.
   """
-  if chip not in CHIPS:
-    raise errors.UserError(
-      f'chip {chip!r} is unknown; allowed: {", ".join(CHIPS)}.'
-    )
-  config = catalog.CATALOG[model].config
+  kind, _ = chips.parse(chip)
+  config = networks.find(model)
   mesh = jax.sharding.AbstractMesh((1, num_chips), ('data', 'model'))
   weights = _weight_bytes(config, mesh, dtype)
   cache = _cache_bytes(config, mesh)
-  free = CHIPS[chip] * _GIB * (1 - _WORKSPACE_FRAC) - weights
+  free = chips.CHIPS[kind].gib * _GIB * (1 - _WORKSPACE_FRAC) - weights
   return Fit(
     model=model,
     num_parameters=catalog.num_parameters(config),
