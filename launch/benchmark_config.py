@@ -5,6 +5,7 @@ import dataclasses
 from erp_jax.core import errors
 from launch.benchmarks import contest
 from launch.benchmarks import sample as sample_case
+from launch.benchmarks import score as score_case
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class Benchmark:
   device: str = 'cpu'
   rounds: int = 5  # After the first run, which is the cold start.
   sample: sample_case.SampleWork = sample_case.SampleWork()
+  score: score_case.ScoreWork = score_case.ScoreWork()
 
   def __post_init__(self):
     errors.check_choice('case', self.case, CASES)
@@ -29,4 +31,5 @@ class Benchmark:
 
 CASES = {
   'sample': sample_case.contests,
+  'score': score_case.contests,
 }

@@ -63,11 +63,17 @@ class ConversationScorer:
 
     What a prompt's conversations have in common is read once. Sets `num_cut`.
     """
-    self.num_cut, groups = 0, []
-    for prompt, responses in zip(prompts, texts, strict=True):
-      rows = [self._row(prompt, text) for text in responses]
-      groups.append(reader_lib.group(rows))
-    return self.reader.score(groups, advance)
+    return self.reader.score(self.groups(prompts, texts), advance)
+
+  def groups(
+    self, prompts: Sequence[str], texts: Sequence[Sequence[str]]
+  ) -> list[reader_lib.Group]:
+    """Ids of each prompt's conversations; sets `num_cut`."""
+    self.num_cut = 0
+    return [
+      reader_lib.group([self._row(prompt, text) for text in responses])
+      for prompt, responses in zip(prompts, texts, strict=True)
+    ]
 
   def has_bos(self) -> bool:
     """Whether the template writes a beginning of text."""

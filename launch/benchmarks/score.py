@@ -1,0 +1,75 @@
+"""Scoring: K responses a prompt, by a decoder with a head and by DeBERTa."""
+
+import dataclasses
+
+from erp_jax.core import errors
+from launch.benchmarks import contest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+  """How much one reward model reads, and in which batches."""
+
+  num_prompts: int
+  k: int
+  batch_tokens: int  # Of ours, as rewards.NAME.batch_tokens.
+  peer_rows: int  # Of a peer's batch; its rows are sorted by length.
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      if getattr(self, field.name) < 1:
+        raise errors.UserError(
+          f'score.*.{field.name} must be >= 1, got {getattr(self, field.name)}.'
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreWork:
+  """Real prompts, cut and joined to texts of half to 1.5 times these means."""
+
+  prompt_tokens: int = 200
+  response_tokens: int = 100
+  seed: int = 0
+  # SmolLM2-135M, its head random, in bfloat16.
+  decoder: Reading = Reading(
+    num_prompts=8, k=32, batch_tokens=16384, peer_rows=8
+  )
+  # DeBERTa-v3-base's shape, everything random, in float32.
+  deberta: Reading = Reading(
+    num_prompts=2, k=16, batch_tokens=4096, peer_rows=4
+  )
+
+  def __post_init__(self):
+    for name in ('prompt_tokens', 'response_tokens'):
+      if getattr(self, name) < 2:
+        raise errors.UserError(
+          f'score.{name} must be >= 2, got {getattr(self, name)}.'
+        )
+
+
+def contests(work: ScoreWork) -> list[contest.Contest]:
+  """Two: responses."""
+  here = 'launch.benchmarks'
+  packages = ('torch', 'transformers')
+
+  def held(name, dtype, peers):
+    return contest.Contest(
+      case=f'score {name}',
+      unit='responses',
+      dtype=dtype,
+      ours=contest.Contender('ours', f'{here}.score_ours:prepare_{name}', work),
+      peers=tuple(
+        contest.Contender(
+          f'transformers {peer}',
+          f'{here}.score_peers:{name}_{peer}',
+          work,
+          packages,
+        )
+        for peer in peers
+      ),
+    )
+
+  return [
+    held('decoder', 'bfloat16', ('bfloat16',)),
+    held('deberta', 'float32', ('float32', 'bfloat16')),
+  ]
