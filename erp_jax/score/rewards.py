@@ -30,7 +30,7 @@ KINDS = {
 }
 DTYPES = ('auto', 'bfloat16', 'float32', 'int8')
 _DEBERTA = 'DebertaV2ForSequenceClassification'
-_PAIR_TOKENS = 512  # As the pair models were trained.
+PAIR_TOKENS = 512  # As the pair models were trained.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def _read_as(cfg: RewardConfig, ckpt: checkpoint.Checkpoint) -> dict[str, Any]:
     dtype = 'float32' if is_pair else 'bfloat16'
   if is_pair:
     cfg.refuse('bos', f'{_DEBERTA} ({ckpt.name})')
-    max_tokens = cfg.max_tokens or _PAIR_TOKENS
+    max_tokens = cfg.max_tokens or PAIR_TOKENS
     return {'dtype': dtype, 'pair': cfg.pair, 'max_tokens': max_tokens}
   if cfg.kind == 'reward_model':
     cfg.refuse('pair', f'a decoder ({ckpt.name})')
