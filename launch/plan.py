@@ -1,6 +1,6 @@
 """Hours, chips and bytes of each stage of a config, before anything is run.
 
-python -m launch.plan --config=configs/perfectblend.py --chip=v5e-16
+python -m launch.plan --config=configs/perfectblend.py --chip=v5e-16 [--json]
 python -m launch.plan --config=configs/quickstart.py --chip=cpu
 """
 
