@@ -145,7 +145,8 @@ def _wrong_einsums(path: str, source: str) -> list[str]:
 
 def _too_long(path: str, source: str) -> list[str]:
   """A module, or a program, with too many lines."""
-  is_binary = path.startswith('launch/') and '__main__' in source
+  main = "if __name__ == '__main__'"
+  is_binary = path.startswith('launch/') and main in source
   limit = _MAX_LINES_BINARY if is_binary else _MAX_LINES
   num_lines = len(source.splitlines())
   if num_lines <= limit:

@@ -25,8 +25,8 @@ def prepare(dtype: str):
   x = jnp.ones((size, size), dtype)
   # 16-bit floats are summed in float32, as in our networks.
   multiply = jax.jit(
-    lambda x, y: jnp.einsum(
-      'mk,kn->mn', x, y, preferred_element_type=jnp.float32
+    lambda x_MK, y_KN: jnp.einsum(
+      'MK,KN->MN', x_MK, y_KN, preferred_element_type=jnp.float32
     )
   )
   # In place: a fresh result would measure the system's paging instead.
