@@ -236,9 +236,8 @@ def mean_weights(cost_P: np.ndarray, lo: float, hi: float) -> np.ndarray:
 
 def _snap(cost_P: np.ndarray, budgets: np.ndarray) -> np.ndarray:
   """Budgets that miss the cheapest point by rounding alone, put on it."""
-  return np.where(
-    np.isclose(budgets, cost_P[-1], rtol=1e-9, atol=0), cost_P[-1], budgets
-  )
+  near = abs(budgets - cost_P[-1]) <= 1e-9 * abs(cost_P[-1])
+  return np.where(near, cost_P[-1], budgets)
 
 
 def _assemble(

@@ -145,16 +145,16 @@ class Policy:
       self.bias_M, self.parts, emb_NE, prompt_ids
     )
     if lam is not None:
-      price_N = static_price_N = np.full(len(emb_NE), float(lam))
+      prices = lambda _: np.full(len(emb_NE), float(lam))
     else:
       limit = budget * self.cost_M[self.best_arm]
       draw_N = _draws(emb_NE, prompt_ids)
-      price_N = self.ladder.prices(limit, draw_N)
-      static_price_N = self.static.prices(limit, draw_N)
-    choice_N = path.choose(reward_NM + self.margin_M, self.cost_M, price_N)
+      prices = lambda rungs: rungs.prices(limit, draw_N)
+    score_NM = reward_NM + self.margin_M
+    choice_N = path.choose(score_NM, self.cost_M, prices(self.ladder))
     if self.out_of_distribution == STATIC_MIXTURE:
       mean_NM = np.tile(self.mean_M, (len(emb_NE), 1))
-      static_N = path.choose(mean_NM, self.cost_M, static_price_N)
+      static_N = path.choose(mean_NM, self.cost_M, prices(self.static))
       choice_N = np.where(ood_N, static_N, choice_N)
     return Decision(
       arms=self.arms,
