@@ -1,4 +1,6 @@
-"""Ridge probes (3.2) in closed form: every penalty from one eigendecomposition.
+"""Ridge probes (3.2) in closed form.
+
+One penalty takes one linear system, and a grid of them one eigendecomposition.
 
 float64 NumPy, not float32 JAX: fitting must need no accelerator, one
 eigendecomposition dominates either way, and float32 leave-one-out errors keep
@@ -6,13 +8,17 @@ four digits at the smallest penalties, where 1 - leverage cancels.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.probe import factor as factor_lib
 
+# Columns that are computed together, filled up with zeros: a BLAS sums in
+# another order when there are more columns, and an added arm would show.
+_GROUP = 16
 _BETAS = tuple(float(f'{10 ** (k / 4):.4g}') for k in range(-12, 13))
 
 
@@ -55,7 +61,8 @@ class Probe:
     beta_M: the penalty of each arm, in the units of the config's `loss`.
     num_prompts_M: training prompts that each arm has a reward for.
     betas_A: the penalties tried.
-    loo_mse_AM: mean squared leave-one-out error of each.
+    loo_mse_AM: mean squared leave-one-out error of each; NaN where the
+      config's selection is 'fixed'.
     embedding: 'unit' or 'raw', as in the config.
   """
 
@@ -105,24 +112,21 @@ def fit(
   bias_M = np.empty(reward_NM.shape[1])
   beta_M = np.empty(reward_NM.shape[1])
   loo_mse_AM = np.empty((len(betas_A), reward_NM.shape[1]))
-  for present_N, columns in patterns(present_NM):
-    own_N = weight_N[present_N]
-    factor = factor_lib.factorise(emb_NE[present_N], own_N, cfg.intercept)
-    # A penalty on the mean of squares is N times that on their sum.
-    penalty_A = betas_A * own_N.sum() if cfg.loss == 'mean' else betas_A
-    slack_NA = factor_lib.one_minus_leverage(factor, penalty_A, cfg.intercept)
-    for m in columns:
-      # One right-hand side at a time, always of the same shape: a BLAS sums in
-      # another order when there are more, and an added arm would show.
-      target_N = np.ascontiguousarray(reward_NM[present_N, m])
-      loo_mse_AM[:, m] = factor_lib.leave_one_out_mse(
-        factor, penalty_A, slack_NA, target_N, cfg.intercept
-      )
-      best = int(np.argmin(loo_mse_AM[:, m]))
-      beta_M[m] = betas_A[best]
-      theta_EM[:, m], bias_M[m] = factor_lib.solve(
-        factor, penalty_A[best], target_N, cfg.intercept
-      )
+  groups = patterns(present_NM)
+  for present_N, columns in groups:
+    # A fit overwrites its rows.
+    all_rows = len(groups) == 1 and present_N.all()
+    x_NE = emb_NE if all_rows else emb_NE[present_N]
+    fit_columns = _FITS[cfg.selection](x_NE, weight_N[present_N], cfg)
+    for start in range(0, len(columns), _GROUP):
+      group = columns[start : start + _GROUP]
+      target_NM = np.zeros((len(x_NE), _GROUP))
+      target_NM[:, : len(group)] = reward_NM[np.ix_(present_N, group)]
+      fitted = fit_columns(target_NM)
+      theta_EM[:, group] = fitted.theta_EM[:, : len(group)]
+      bias_M[group] = fitted.bias_M[: len(group)]
+      beta_M[group] = betas_A[fitted.best_M[: len(group)]]
+      loo_mse_AM[:, group] = fitted.loo_mse_AM[:, : len(group)]
   return Probe(
     theta_EM=theta_EM,
     bias_M=bias_M,
@@ -132,6 +136,63 @@ def fit(
     loo_mse_AM=loo_mse_AM,
     embedding=cfg.embedding,
   )
+
+
+class _Fitted(NamedTuple):
+  """Some columns' parts of a Probe; best_M are indices of penalties."""
+
+  theta_EM: np.ndarray
+  bias_M: np.ndarray
+  best_M: np.ndarray
+  loo_mse_AM: np.ndarray
+
+
+def _fixed(
+  x_NE: np.ndarray, weight_N: np.ndarray, cfg: RidgeConfig
+) -> Callable[[np.ndarray], _Fitted]:
+  """Fits columns by the one penalty there is."""
+  equations = factor_lib.normal(x_NE, weight_N, cfg.intercept)
+  (penalty,) = _penalties(weight_N, cfg)
+
+  def fit_columns(target_NM: np.ndarray) -> _Fitted:
+    num_columns = target_NM.shape[1]
+    return _Fitted(
+      *factor_lib.solve_normal(equations, penalty, target_NM, cfg.intercept),
+      best_M=np.zeros(num_columns, int),
+      loo_mse_AM=np.full((1, num_columns), np.nan),
+    )
+
+  return fit_columns
+
+
+def _leave_one_out(
+  x_NE: np.ndarray, weight_N: np.ndarray, cfg: RidgeConfig
+) -> Callable[[np.ndarray], _Fitted]:
+  """Fits columns by each one's best penalty of the grid."""
+  factor = factor_lib.factorise(x_NE, weight_N, cfg.intercept)
+  penalty_A = _penalties(weight_N, cfg)
+  slack_NA = factor_lib.one_minus_leverage(factor, penalty_A, cfg.intercept)
+
+  def fit_columns(target_NM: np.ndarray) -> _Fitted:
+    loo_mse_AM = factor_lib.leave_one_out_mse(
+      factor, penalty_A, slack_NA, target_NM, cfg.intercept
+    )
+    best_M = np.argmin(loo_mse_AM, axis=0)
+    return _Fitted(
+      *factor_lib.solve(factor, penalty_A[best_M], target_NM, cfg.intercept),
+      best_M=best_M,
+      loo_mse_AM=loo_mse_AM,
+    )
+
+  return fit_columns
+
+
+_FITS = {'fixed': _fixed, 'leave_one_out': _leave_one_out}
+
+
+def _penalties(weight_N: np.ndarray, cfg: RidgeConfig) -> np.ndarray:
+  """The grid on the sum of squares: N times a penalty on their mean."""
+  return grid(cfg) * weight_N.sum() if cfg.loss == 'mean' else grid(cfg)
 
 
 def predict(probe: Probe, emb_NE: np.ndarray) -> np.ndarray:
@@ -161,15 +222,17 @@ def prepare(
   Raises UserError that names the rows, by id if there are any, which are not
   finite, or are zero and can't be scaled.
   """
-  emb_NE = np.ascontiguousarray(emb_NE, np.float64)
-  if emb_NE.ndim != 2:
-    raise ValueError(f'embeddings must be [N, E], got {emb_NE.shape}.')
-  _refuse(~np.isfinite(emb_NE).all(axis=1), 'not finite', prompt_ids)
-  if embedding == 'raw':
-    return emb_NE
-  norm_N = np.sqrt((emb_NE * emb_NE).sum(axis=1))
-  _refuse(norm_N == 0, 'zero, and cannot be scaled to unit length', prompt_ids)
-  return emb_NE / norm_N[:, None]
+  x_NE = np.array(emb_NE, np.float64, order='C')
+  if x_NE.ndim != 2:
+    raise ValueError(f'embeddings must be [N, E], got {x_NE.shape}.')
+  square_N = np.einsum('NE,NE->N', x_NE, x_NE)
+  if not np.isfinite(square_N).all():
+    _refuse(~np.isfinite(x_NE).all(axis=1), 'not finite', prompt_ids)
+  if embedding == 'unit':
+    zero_N = square_N == 0
+    _refuse(zero_N, 'zero, and cannot be scaled to unit length', prompt_ids)
+    x_NE /= np.sqrt(square_N)[:, None]
+  return x_NE
 
 
 def grid(cfg: RidgeConfig) -> np.ndarray:

@@ -49,10 +49,9 @@ def fit_shared(
   theta_EM = np.empty((x_NE.shape[1], target_NM.shape[1]))
   bias_M = np.empty(target_NM.shape[1])
   for factor, present_N, columns in found:
-    for m in columns:
-      theta_EM[:, m], bias_M[m] = factor_lib.solve(
-        factor, penalty_A[best], target_NM[present_N, m], True
-      )
+    theta_EM[:, columns], bias_M[columns] = factor_lib.solve(
+      *(factor, penalty_A[[best]], target_NM[np.ix_(present_N, columns)], True)
+    )
   return Shared(theta_EM, bias_M, best, loo_mse_A, error_ANM[best])
 
 
@@ -88,8 +87,10 @@ def _place_errors(
 ) -> None:
   """Fills in the leave-one-out errors of one row pattern's columns."""
   slack_NA = factor_lib.one_minus_leverage(factor, penalty_A, intercept)
-  for m in columns:
-    error_NA = factor_lib.leave_one_out_errors(
-      *(factor, penalty_A, slack_NA, target_NM[present_N, m], intercept)
-    )
-    error_ANM[:, present_N, m] = error_NA.T
+  present = np.flatnonzero(present_N)
+  own_NM = target_NM[np.ix_(present, columns)]
+  for rows, error_NMA in factor_lib.leave_one_out_errors(
+    factor, penalty_A, slack_NA, own_NM, intercept
+  ):
+    place = np.ix_(range(len(penalty_A)), present[rows], columns)
+    error_ANM[place] = error_NMA.transpose(2, 0, 1)

@@ -14,7 +14,7 @@ from erp_jax.data import prompts as prompts_lib
 from erp_jax.probe import rewards as rewards_lib
 from erp_jax.probe import ridge as ridge_lib
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
