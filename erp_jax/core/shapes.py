@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+_EIGHTS = [8**i for i in range(8)]
+
 
 def sizes(longest: int, shortest: int = 16) -> tuple[int, ...]:
   """Ascending powers of two and 1.5 times them, from `shortest` to `longest`.
@@ -13,6 +15,18 @@ def sizes(longest: int, shortest: int = 16) -> tuple[int, ...]:
   powers = [2**i for i in range(longest.bit_length())]
   steps = sorted(powers + [3 * power for power in powers])
   return (*(n for n in steps if shortest <= n < longest), longest)
+
+
+def fine_sizes(longest: int) -> tuple[int, ...]:
+  """Ascending multiples of 8 from 16 on, and four for each doubling from 32.
+
+  The last is `longest` itself, whatever its factors.
+  """
+  made = [min(16, longest)]
+  while made[-1] < longest:
+    step = max(8, 2 ** (made[-1].bit_length() - 3))
+    made.append(min(made[-1] + step, longest))
+  return tuple(made)
 
 
 def bucket(length: int, sizes: Sequence[int]) -> int:
@@ -87,3 +101,36 @@ def padded(
   for indices, size in batches(lengths, max_tokens, buckets):
     batch = [rows[i] for i in indices]
     yield indices, *pad_to(batch, num_rows(size, max_tokens), size)
+
+
+def row_counts(size: int, max_tokens: int) -> list[int]:
+  """How many rows a batch of `fitted` may have: ascending, the last is full."""
+  full = num_rows(size, max_tokens)
+  return [n for n in _EIGHTS if 2 * n <= full] + [full]
+
+
+def fitted(
+  rows: Sequence[Sequence[int]], max_tokens: int, longest: int
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+  """`padded` with fewer positions of padding, in more shapes.
+
+  Rows go from long to short, in batches as wide as their longest one needs.
+  Where few are left that are at least half as long, the batch has fewer rows,
+  down to one, if those take less time so.
+  """
+  # On two CPU cores a batch of 1024 takes 35 ms, one of 64 takes 5.6 ms: each
+  # start takes as long as an eighth of a full batch.
+  cost = lambda num_positions: num_positions + max_tokens / 8
+  buckets = fine_sizes(longest)
+  order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+  width = [bucket(len(rows[i]), buckets) for i in order]
+  start = 0
+  while start < len(order):
+    size = width[start]
+    counts = row_counts(size, max_tokens)
+    part = width[start : start + counts[-1]]
+    num = sum(2 * other >= size for other in part)
+    count = min(counts, key=lambda n: cost(n * size) / min(n, num))
+    indices = order[start : start + count]
+    yield indices, *pad_to([rows[i] for i in indices], count, size)
+    start += count

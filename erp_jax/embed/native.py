@@ -11,6 +11,7 @@ import numpy as np
 
 from erp_jax.core import errors, shapes
 from erp_jax.models import (
+  bits,
   catalog,
   checkpoint,
   decoder,
@@ -58,24 +59,34 @@ class Network:
     num_truncated = sum(len(row) > self.max_tokens for row in ids)
     rows = [_cut(row, self.max_tokens, self._num_ending) for row in ids]
     emb_NE = np.zeros((len(texts), self.width), np.float32)
-    for indices, token_BT, valid_BT in shapes.padded(
+
+    def take(indices, emb_BE):
+      emb_NE[indices] = jax.device_get(emb_BE)[: len(indices)]
+      advance(len(indices))
+
+    waiting = ()
+    for indices, token_BT, valid_BT in shapes.fitted(
       rows, self.batch_tokens, self.max_tokens
     ):
-      emb_NE[indices] = self._run(token_BT, valid_BT)[: len(indices)]
-      advance(len(indices))
+      started = indices, self._start(token_BT, valid_BT)
+      # The device has the next batch before we ask for this one's vectors.
+      if waiting:
+        take(*waiting)
+      waiting = started
+    if waiting:
+      take(*waiting)
     return emb_NE, num_truncated
 
   def warm_up(self) -> None:
     """Compiles what `vectors` will ever need: a batch of each shape."""
-    rows = [[0] * size for size in shapes.sizes(self.max_tokens)]
-    for _, token_BT, valid_BT in shapes.padded(
-      rows, self.batch_tokens, self.max_tokens
-    ):
-      self._run(token_BT, valid_BT)
+    for size in shapes.fine_sizes(self.max_tokens):
+      for num_rows in shapes.row_counts(size, self.batch_tokens):
+        zeros_BT = np.zeros((num_rows, size), np.int32)
+        self._start(zeros_BT, zeros_BT == 0).block_until_ready()
 
-  def _run(self, token_BT: np.ndarray, valid_BT: np.ndarray) -> np.ndarray:
-    """emb_BE of one batch."""
-    emb_BE = _forward(
+  def _start(self, token_BT: np.ndarray, valid_BT: np.ndarray) -> jax.Array:
+    """emb_BE of one batch, while it is computed."""
+    return _forward(
       self._params,
       self.model,
       self.pooling_mode,
@@ -83,7 +94,6 @@ class Network:
       token_BT,
       valid_BT,
     )
-    return jax.device_get(emb_BE)
 
 
 def load(
@@ -171,7 +181,8 @@ def _load_decoder(
   dtype: jax.typing.DTypeLike,
 ) -> Any:
   weights = decoder_weights.declare(model)
-  return params_lib.load(weights, tensors, dtype, _UNUSED)
+  params = params_lib.load(weights, tensors, dtype, _UNUSED)
+  return params | {'layers': bits.pack(params['layers'])}
 
 
 def _default_pooling(

@@ -15,7 +15,7 @@ from erp_jax.models import checkpoint
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _SHARD_PROMPTS = 1024  # What a kill can lose.
 
 

@@ -5,6 +5,7 @@ they are put right as they are read.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -110,6 +111,23 @@ def from_internlm2(tensors: Mapping[str, Any]) -> Renamed:
   return Renamed(tensors, _renamer(_INTERNLM2, _INTERNLM2_LAYER))
 
 
+def join_query_key_value(tensors: Mapping[str, Any]) -> dict[str, Any]:
+  """BERT's three linear maps of a layer as one, their rows one after another.
+
+  `…self.query_key_value.weight` and `.bias`, as gte's checkpoints have it.
+  """
+  found = dict(tensors)
+  for name in tensors:
+    parts = [
+      name.replace('.self.query.', f'.self.{kind}.')
+      for kind in ('query', 'key', 'value')
+    ]
+    if len(set(parts) & found.keys()) == 3:
+      joined = name.replace('.self.query.', '.self.query_key_value.')
+      found[joined] = _join([found.pop(part) for part in parts])
+  return found
+
+
 def _renamer(names, layer_names) -> Callable[[str], str]:
   def rename(name):
     if match := _LAYER.fullmatch(name):
@@ -139,3 +157,20 @@ def _minus_one(tensor) -> lazy_tensor.LazyTensor:
   return dataclasses.replace(
     tensor, read=lambda start, stop: tensor.read(start, stop) - np.float32(1)
   )
+
+
+def _join(parts) -> lazy_tensor.LazyTensor:
+  """The tensors as one, along their first axis."""
+  flat = [part.reshape((math.prod(part.shape),)) for part in parts]
+  ends = np.cumsum([part.shape[0] for part in flat]).tolist()
+
+  def read(start, stop):
+    pieces = []
+    for part, end in zip(flat, ends, strict=True):
+      first = end - part.shape[0]
+      index = slice(max(start - first, 0), max(stop - first, 0))
+      pieces.append(part[(index,)])
+    return np.concatenate(pieces)
+
+  shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+  return lazy_tensor.LazyTensor(shape, parts[0].dtype, read)

@@ -108,9 +108,11 @@ def test_after_the_warm_up_nothing_is_compiled(folder, texts):
   router = serve.Router.load(folder)
   router.warm_up()
   counter = runtime.CompileCounter()
-  for num_words in (1, 20, 40, 300):
-    router.route(['word ' * num_words] * 3, budget=0.7)
-  router.route(texts, lam=0.1)
+  for num_words in (*range(1, 66), 300):
+    router.route(['word ' * num_words], budget=0.7)
+  for num_prompts in (2, 3, 7, 12, 60):
+    router.route(texts[:num_prompts], lam=0.1)
+  router.route([text * (1 + n % 5) for n, text in enumerate(texts)], lam=0.1)
   assert counter.programs == 0
 
 
