@@ -18,15 +18,17 @@ from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.score import features, train_stage
 from erp_jax.score import rewards as rewards_lib
 
-# Bytes on disk in a run of the quickstart (BUILD.md, "Plans"): text compresses
-# to so much a token, and the other columns to so much a row.
-_TOKEN_BYTES, _RESPONSE_BYTES = 1.9, 6.0
-REWARD_BYTES = 6.0
-_EMBEDDING_BYTES = 4 * 0.93  # A number of a float32 vector, compressed.
-_PROBE_BYTES = 6000  # Of a folder, its manifest and its arrays' headers.
+# Bytes in a run of the quickstart (BUILD.md, "Plans"): of a folder's manifest
+# and identity, a row's other columns, a token of compressed text, a reward, a
+# number of a vector, and of a folder of orbax's.
+_FOLDER_BYTES = 7000
+_RESPONSE_BYTES, _TOKEN_BYTES = 6.0, 1.9
+_REWARD_BYTES = 7.0
+_NUMBER_BYTES = 4.0
+_PROBE_BYTES = 30_000
+PROBE_SECS = 0.04  # To read one probe's rewards and save it, in that run.
+HOST_DTYPE = 'float64'
 QUESTION_TOKENS = 24  # Around a prompt and response that a judge reads.
-# Float64 matmuls of two cores, where fits run: see BUILD.md.
-HOST_FLOPS = 1e11
 # Of a prompt where no tokenizer is at hand, as in PerfectBlend's quarters.
 PROMPT_TOKENS = 200
 
@@ -137,14 +139,19 @@ def reads(reward: rewards_lib.RewardConfig) -> Reads:
   return Reads(reward.model, dtype, max_tokens, reward.batch_tokens)
 
 
-def response_bytes(tokens: float) -> float:
-  """Of one response."""
-  return _RESPONSE_BYTES + _TOKEN_BYTES * tokens
+def response_bytes(num: float, tokens: float) -> float:
+  """Of one arm's responses, with so many tokens on average."""
+  return _FOLDER_BYTES + num * (_RESPONSE_BYTES + _TOKEN_BYTES * tokens)
 
 
-def embedding_bytes(width: int) -> float:
-  """Of one prompt's vector."""
-  return _EMBEDDING_BYTES * width
+def reward_bytes(num: float) -> float:
+  """Of the rewards of one arm's responses."""
+  return _FOLDER_BYTES + num * _REWARD_BYTES
+
+
+def embedding_bytes(num: float, width: int) -> float:
+  """Of the prompts' vectors."""
+  return _FOLDER_BYTES + num * width * _NUMBER_BYTES
 
 
 def probe_bytes(width: int) -> float:

@@ -1,7 +1,10 @@
 """What a run is planned on: ceilings of its chips, and what stages reach."""
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from erp_jax.core import chips, errors
 from launch.benchmarks import ceilings
@@ -29,7 +32,7 @@ class Machine:
   Attributes:
     kind: of chips.CHIPS, or CPU, which is one chip.
     flops, bytes: one chip's, in a second; see chips.Chip. int8 weights are
-      multiplied as bfloat16.
+      multiplied as bfloat16; float64 is what this host does in NumPy.
     shares: by stage, or stage and dtype.
     source: of all these figures.
   """
@@ -73,7 +76,7 @@ def find(spec: str, shares: Sequence[str]) -> Machine:
   return Machine(
     kind=kind,
     num_chips=num_chips,
-    flops=chip.flops,
+    flops=chip.flops | _host(),
     bytes=chip.bytes,
     shares=_CHIP_SHARES | own,
     source=f'makers’ figures, shares of the limit assumed, not measured{said}',
@@ -86,9 +89,20 @@ def _measured() -> dict:
     dtype: ceilings.prepare(dtype)() for dtype in ('bfloat16', 'float32')
   }
   return {
-    'flops': {dtype: work.flops for dtype, work in works.items()},
+    'flops': {dtype: work.flops for dtype, work in works.items()} | _host(),
     'bytes': max(work.bytes for work in works.values()),
   }
+
+
+def _host() -> dict[str, float]:
+  """NumPy's fastest product of three, where fits run."""
+  x = np.ones((1024, 1024))
+  secs = []
+  for _ in range(3):
+    start = time.perf_counter()
+    x @ x
+    secs.append(time.perf_counter() - start)
+  return {'float64': 2 * 1024**3 / min(secs)}
 
 
 def _multiplied(dtype: str) -> str:

@@ -98,7 +98,7 @@ def _sample(cfg, machine, inputs) -> Iterator[Row]:
         _decode(config, sample, num, slots, prompt, written),
       ],
       tokens=inputs.num_prompts * prompt + num * written,
-      bytes=num * inputs_lib.response_bytes(written),
+      bytes=inputs_lib.response_bytes(num, written),
       note=f'with sample.engine.slots={slots}' if slots < most else '',
     )
 
@@ -139,7 +139,7 @@ def _score(cfg, machine, inputs) -> Iterator[Row]:
   for name, reward in cfg.rewards.items():
     k = min(cfg.sample.k, reward.max_responses or cfg.sample.k)
     num = inputs.num_prompts * k * len(cfg.arms)
-    size = num * inputs_lib.REWARD_BYTES
+    size = len(cfg.arms) * inputs_lib.reward_bytes(num / len(cfg.arms))
     if reward.kind == 'verify':
       note = 'checked on the host, not counted'
       yield Row(stage='score', name=name, bytes=size, note=note)
@@ -208,30 +208,32 @@ def _embed(embed: embedder.EmbedConfig, machine, inputs) -> Row:
     _chips(machine, embed.encoder, embed.dtype, embed.batch_tokens),
     [Phase(num * flops, batches * weights)],
     tokens=num * length,
-    bytes=num * inputs_lib.embedding_bytes(config.width),
+    bytes=inputs_lib.embedding_bytes(num, config.width),
   )
 
 
 def _fit(cfg, machine, inputs) -> Iterator[Row]:
-  """On the host, whatever the chips: a Gram matrix for all arms."""
+  """On the host, whatever the chips, each probe read, solved and saved."""
   width = networks.find(cfg.embed.encoder).width
   num = inputs.num_prompts * cfg.fit.train_frac
   small = min(num, width)
-  # The products with the design on both sides of the decomposition, which
-  # LAPACK's takes nine times the cube of the smaller side.
-  flops = 4 * num * width * small + 9 * small**3
-  share = machine.share('fit', 'float64')
+  product = 2 * num * width * small
+  if cfg.fit.ridge.selection == 'fixed':
+    flops = product + 2 / 3 * small**3
+  else:  # LAPACK's eigenvectors take nine cubes, and the basis as the Gram.
+    flops = 2 * product + 9 * small**3
+  share = machine.share('fit', inputs_lib.HOST_DTYPE)
+  limit = flops / machine.rate(inputs_lib.HOST_DTYPE)
   for name in cfg.rewards:
-    limit = flops / inputs_lib.HOST_FLOPS
     yield Row(
       stage='fit',
       name=name,
       flops=flops,
       limit_secs=limit,
       share=share,
-      secs=limit / share,
+      secs=limit / share + len(cfg.arms) * inputs_lib.PROBE_SECS,
       bytes=len(cfg.arms) * inputs_lib.probe_bytes(width),
-      note='on the host',
+      note='on this host',
     )
 
 

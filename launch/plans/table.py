@@ -89,6 +89,7 @@ def _said(machine, inputs) -> list[str]:
   rates = ', '.join(
     f'{dtype} {rate / 1e12:.3g} TFLOP/s'
     for dtype, rate in machine.flops.items()
+    if dtype != inputs_lib.HOST_DTYPE
   )
   prompt = f'{inputs.assumed_tokens:g} tokens'
   if inputs.prompts:

@@ -9,6 +9,8 @@ from erp_jax.core import errors
 from erp_jax.data import arms
 from erp_jax.embed import embedder
 from erp_jax.models import catalog, counting
+from erp_jax.probe import ridge
+from erp_jax.probe import stage as fit_stage
 from erp_jax.sample import engine
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards
@@ -49,17 +51,17 @@ def _inputs():
   )
 
 
-def _rows(cfg, flops=1.0, bytes=1e30, num_chips=1):
+def _rows(cfg, flops=1.0, bytes=1e30, num_chips=1, inputs=None):
   """By stage and name, on chips that take these rates and reach a half."""
   machine = machine_lib.Machine(
     kind='H100',
     num_chips=num_chips,
-    flops={'bfloat16': flops, 'float32': flops},
+    flops=dict.fromkeys(('bfloat16', 'float32', 'float64'), flops),
     bytes=bytes,
     shares=dict.fromkeys(('sample', 'score', 'embed', 'fit'), 0.5),
     source='',
   )
-  rows = stages.rows(cfg, machine, _inputs())
+  rows = stages.rows(cfg, machine, inputs or _inputs())
   return {f'{row.stage} {row.name}': row for row in rows}
 
 
@@ -141,6 +143,22 @@ def test_pairs_and_encoders_see_all_to_all():
     each = length * counting.flops_per_token(config)
     each += length**2 * counting.flops_per_pair(config)
     assert row.flops == num * each
+
+
+@pytest.mark.parametrize(
+  'selection, flops',
+  [  # A Gram matrix and a linear system; or a basis and eigenvectors as well.
+    ('fixed', 2 * 4000 * 384**2 + 2 / 3 * 384**3),
+    ('leave_one_out', 4 * 4000 * 384**2 + 9 * 384**3),
+  ],
+)
+def test_a_fit_reads_and_saves_a_probe_for_each_arm(selection, flops):
+  fit = fit_stage.FitConfig(ridge=ridge.RidgeConfig(selection=selection))
+  inputs = dataclasses.replace(_inputs(), num_prompts=8000)
+  row = _rows(_config(fit=fit), flops=1e9, inputs=inputs)['fit judge']
+  assert row.flops == 1e9 * row.limit_secs == pytest.approx(flops)
+  saved = 2 * inputs_lib.PROBE_SECS
+  assert row.secs == pytest.approx(2 * flops / 1e9 + saved)
 
 
 def test_more_chips_hold_more_copies():
