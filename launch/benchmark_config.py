@@ -4,6 +4,7 @@ import dataclasses
 
 from erp_jax.core import errors
 from launch.benchmarks import contest
+from launch.benchmarks import embed as embed_case
 from launch.benchmarks import sample as sample_case
 from launch.benchmarks import score as score_case
 
@@ -15,6 +16,7 @@ class Benchmark:
   case: str = 'sample'
   device: str = 'cpu'
   rounds: int = 5  # After the first run, which is the cold start.
+  embed: embed_case.EmbedWork = embed_case.EmbedWork()
   sample: sample_case.SampleWork = sample_case.SampleWork()
   score: score_case.ScoreWork = score_case.ScoreWork()
 
@@ -30,6 +32,7 @@ class Benchmark:
 
 
 CASES = {
+  'embed': embed_case.contests,
   'sample': sample_case.contests,
   'score': score_case.contests,
 }

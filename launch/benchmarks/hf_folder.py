@@ -2,13 +2,15 @@
 
 import json
 import pathlib
+import shutil
 
 import gguf
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from erp_jax.models import checkpoint, decoder_weights
+from erp_jax.models import catalog, checkpoint, decoder_weights, encoder
 from erp_jax.models import params as params_lib
 
 
@@ -35,6 +37,39 @@ def write(name: str, folder: pathlib.Path, dtype: str) -> None:
     'tie_word_embeddings': model.tied,
   }
   (folder / 'config.json').write_text(json.dumps(config))
+
+
+def write_gte(folder: pathlib.Path, source: str, seed: int) -> None:
+  """gte-large's shape with random float32 weights, and another's tokenizer."""
+  cfg = catalog.CATALOG['Alibaba-NLP/gte-large-en-v1.5'].config
+  declared = encoder.weights(cfg)
+  params = params_lib.init(declared, jax.random.key(seed), jnp.float32)
+  safetensors.numpy.save_file(
+    dict(params_lib.to_tensors(declared, params)),
+    folder / 'model.safetensors',
+    {'format': 'pt'},
+  )
+  config = {
+    'architectures': ['GteModel'],
+    'model_type': 'gte',
+    'vocab_size': cfg.vocab_size,
+    'hidden_size': cfg.width,
+    'intermediate_size': cfg.mlp,
+    'num_hidden_layers': cfg.num_layers,
+    'num_attention_heads': cfg.heads,
+    'max_position_embeddings': cfg.max_position,
+    'layer_norm_eps': cfg.norm_eps,
+    'type_vocab_size': cfg.num_token_types,
+    'pad_token_id': 0,
+    'rope_parameters': {
+      'rope_type': 'linear',
+      'rope_theta': cfg.rope_theta,
+      'factor': cfg.rope_divisor,
+    },
+  }
+  (folder / 'config.json').write_text(json.dumps(config))
+  for file in checkpoint.open_checkpoint(source).path.glob('*token*.json'):
+    shutil.copy(file, folder)
 
 
 def write_gguf(source: pathlib.Path, file: pathlib.Path) -> None:

@@ -1,0 +1,62 @@
+"""Embedding: real prompts by MiniLM, and by gte-large's shape."""
+
+import dataclasses
+
+from erp_jax.core import errors
+from launch.benchmarks import contest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedWork:
+  """Prompts of 7 to 256 tokens, 64 on average; rows are sorted by length."""
+
+  encoder: str = 'package:minilm-l6-v2'
+  num_prompts: int = 1000
+  gte_prompts: int = 32
+  batch_tokens: int = 2048  # Of ours.
+  peer_rows: int = 16  # Of a peer's batch: its fastest.
+  seed: int = 0  # Of gte's weights.
+  parts: tuple[str, ...] = ('bfloat16', 'float32', 'gte')
+
+  def __post_init__(self):
+    for name in ('num_prompts', 'gte_prompts', 'batch_tokens', 'peer_rows'):
+      if getattr(self, name) < 1:
+        raise errors.UserError(
+          f'embed.{name} must be >= 1, got {getattr(self, name)}.'
+        )
+    for part in self.parts:
+      errors.check_choice('embed.parts', part, _PARTS)
+
+
+_HERE = 'launch.benchmarks'
+_PARTS = {
+  'bfloat16': ('embed bfloat16', 'minilm', ('float32', 'bfloat16')),
+  'float32': ('embed float32', 'minilm', ('float32',)),
+  'gte': ('embed gte-large float32', 'gte', ('float32',)),
+}
+
+
+def contests(work: EmbedWork) -> list[contest.Contest]:
+  """One for each part: prompts."""
+  return [_contest(work, *_PARTS[part]) for part in work.parts]
+
+
+def _contest(work, case, network, peers):
+  dtype = 'bfloat16' if 'bfloat16' in case else 'float32'
+  return contest.Contest(
+    case=case,
+    unit='prompts',
+    dtype=dtype,
+    ours=contest.Contender(
+      'ours', f'{_HERE}.embed_ours:{network}', (work, dtype)
+    ),
+    peers=tuple(
+      contest.Contender(
+        f'sentence-transformers {peer}',
+        f'{_HERE}.embed_peers:{network}',
+        (work, peer),
+        ('sentence_transformers',),
+      )
+      for peer in peers
+    ),
+  )
