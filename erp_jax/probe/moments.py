@@ -6,7 +6,8 @@ Axis Y is features, then rewards: one product holds the features' Gram matrix,
 the cross products and the rewards' second moments.
 
 Totals are float64 on the host: a merge is one addition per block, little beside
-the product, and exact enough for any number of shards.
+the product, and exact enough for any number of shards. The device goes on
+meanwhile: a few blocks are in flight.
 """
 
 import contextlib
@@ -26,9 +27,11 @@ from etils import epath
 from erp_jax.core import checkpoint, compare, errors, shapes, sharding, store
 from erp_jax.probe import ridge
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Shard = tuple[np.ndarray, np.ndarray]  # emb_NE, and reward_NM with NaN.
+
+IN_FLIGHT = 4  # Blocks that the device may be behind: one takes 10 to 100 ms.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,29 @@ class StreamConfig:
         raise errors.UserError(
           f'stream.{name} must be >= {least}, got {getattr(self, name)}.'
         )
+
+
+class Prepared(NamedTuple):
+  """A shard that can be used.
+
+  Attributes:
+    emb_NE: as given.
+    scale_N: 1 / the length of each, or 1 for raw ones.
+    reward_NM: float64.
+  """
+
+  emb_NE: np.ndarray
+  scale_N: np.ndarray
+  reward_NM: np.ndarray
+
+
+class Block(NamedTuple):
+  """Rows for the device, the first `num`; the others are 0."""
+
+  emb_BE: np.ndarray
+  scale_B: np.ndarray  # In the config's dtype, and so are the next.
+  reward_BM: np.ndarray
+  num: int
 
 
 class Moments(NamedTuple):
@@ -78,6 +104,9 @@ class Totals:
     self.num_shards = self.num_without = self.width = self.num_columns = 0
     self._source = source
     self._moments: dict[bytes, Moments] = {}  # By present_M in bytes.
+    # Key, number of prompts, and what their rewards are about, of each result
+    # that the device may still be at.
+    self._pending: list[tuple[bytes, int, np.ndarray, tuple]] = []
 
   def add(self, emb_NE: np.ndarray, reward_NM: np.ndarray) -> None:
     """Adds one shard or, if it is refused, nothing.
@@ -85,55 +114,64 @@ class Totals:
     Raises UserError as `prepare` does, and for more patterns of missing
     rewards than the config allows.
     """
-    x_NE, reward_NM = self.prepare(self.num_shards, emb_NE, reward_NM)
-    present_NM = np.isfinite(reward_NM)
-    pattern_PM, index_N = np.unique(present_NM, axis=0, return_inverse=True)
-    keys = {present_M.tobytes() for present_M in pattern_PM if present_M.any()}
+    shard = self.prepare(self.num_shards, emb_NE, reward_NM)
+    present_NM = np.isfinite(shard.reward_NM)
+    found = patterns(present_NM)
+    size = sum(shard.emb_NE.shape[1:] + shard.reward_NM.shape[1:])
+    keys = {present_M.tobytes() for present_M, _ in found if present_M.any()}
     num = len(self._moments.keys() | keys)
     if num > self.cfg.max_patterns:
-      size = x_NE.shape[1] + reward_NM.shape[1]
       raise errors.UserError(
         f'shard {self.num_shards} (counted from 0): {num} patterns of missing '
         f'rewards so far, but stream.max_patterns is {self.cfg.max_patterns}: '
         'fit fewer arms or reward models at once, leave out prompts of rare '
         f'patterns, or raise it ({size**2 * 8 / 1e6:.3g} MB each).'
       )
-    row_NY = np.concatenate([x_NE, np.where(present_NM, reward_NM, 0)], axis=1)
-    for p, present_M in enumerate(pattern_PM):
-      own_N = index_N.reshape(-1) == p
-      if present_M.any():
-        self._add(present_M.tobytes(), row_NY[own_N])
-      else:
-        self.num_without += int(own_N.sum())
-    self.width, self.num_columns = x_NE.shape[1], reward_NM.shape[1]
+    for present_M, rows in found:
+      if not present_M.any():
+        self.num_without += len(rows)
+        continue
+      key = present_M.tobytes()
+      if key not in self._moments:
+        self._moments[key] = _no_moments(size)
+      mean_M = np.zeros(len(present_M))
+      mean_M[present_M] = shard.reward_NM[np.ix_(rows, present_M)].mean(axis=0)
+      # Centred before the cast: float32 would lose digits to the mean.
+      reward_RM = np.where(present_M, shard.reward_NM[rows] - mean_M, 0)
+      for block in blocks(shard, rows, reward_RM, self.cfg):
+        with device(self.cfg):
+          self._pending.append((key, block.num, mean_M, _gram(*block)))
+        self._settle(IN_FLIGHT)
+    self.width, self.num_columns = shard.emb_NE.shape[1], len(mean_M)
     self.num_shards += 1
 
   def prepare(
     self, index: int, emb_NE: np.ndarray, reward_NM: np.ndarray
-  ) -> Shard:
-    """A shard as it is used: scaled embeddings and rewards, both float64.
+  ) -> Prepared:
+    """A shard as it is used.
 
     Raises UserError as `ridge.prepare` does, with the shard's index, and for
     other widths than those of the shards before.
     """
-    try:
-      x_NE = ridge.prepare(emb_NE, self.embedding)
-    except errors.UserError as e:
-      raise errors.UserError(f'shard {index} (counted from 0): {e}') from e
+    emb_NE = np.asarray(emb_NE)
     reward_NM = np.asarray(reward_NM, np.float64)
-    if reward_NM.ndim != 2 or len(reward_NM) != len(x_NE):
+    if not emb_NE.ndim == reward_NM.ndim == 2 or len(reward_NM) != len(emb_NE):
       raise ValueError(
-        f'shard {index}: embeddings {x_NE.shape} and rewards '
+        f'shard {index}: embeddings {emb_NE.shape} and rewards '
         f'{reward_NM.shape} must have one row per prompt.'
       )
-    found = x_NE.shape[1], reward_NM.shape[1]
+    try:
+      norm_N = ridge.norms(emb_NE, self.embedding, self.cfg.dtype)
+    except errors.UserError as e:
+      raise errors.UserError(f'shard {index} (counted from 0): {e}') from e
+    found = emb_NE.shape[1], reward_NM.shape[1]
     if self.num_shards and found != (self.width, self.num_columns):
       raise errors.UserError(
         f'shard {index} (counted from 0) has {found[0]} features and '
         f'{found[1]} columns of rewards, those before it {self.width} and '
         f'{self.num_columns}: use one encoder and the same arms for all.'
       )
-    return x_NE, reward_NM
+    return Prepared(emb_NE, 1 / norm_N, reward_NM)
 
   def present_PM(self) -> np.ndarray:
     """The patterns seen: which columns each has."""
@@ -142,6 +180,7 @@ class Totals:
 
   def num_P(self) -> np.ndarray:
     """Prompts of each pattern."""
+    self._settle(0)
     keys = sorted(self._moments)
     return np.array([self._moments[key].num for key in keys], int)
 
@@ -150,11 +189,17 @@ class Totals:
 
     Rewards that some of these patterns lack have no meaning in it.
     """
+    self._settle(0)
     keys = np.array(sorted(self._moments), object)[use_P]
-    return functools.reduce(_merged, (self._moments[key] for key in keys))
+    return functools.reduce(
+      _merge,
+      (self._moments[key] for key in keys),
+      _no_moments(self.width + self.num_columns),
+    )
 
   def save(self, path: epath.PathLike) -> None:
     """Writes one safetensors file, whole or not at all."""
+    self._settle(0)
     arrays = {
       'identity': np.frombuffer(store.json_bytes(self._identity()), np.uint8),
       'counts': np.array([self.num_shards, self.num_without, self.width]),
@@ -206,11 +251,26 @@ class Totals:
       'source': self._source,
     }
 
-  def _add(self, key: bytes, row_NY: np.ndarray) -> None:
-    for start in range(0, len(row_NY), self.cfg.rows):
-      new = _measure(row_NY[start : start + self.cfg.rows], self.cfg)
-      old = self._moments.get(key)
-      self._moments[key] = new if old is None else _merged(old, new)
+  def _settle(self, num_left: int) -> None:
+    """Merges the oldest results until so many are left."""
+    while len(self._pending) > num_left:
+      key, num, mean_M, result = self._pending.pop(0)
+      mean_E, product_JJ = jax.device_get(result)
+      # About the rounded mean: the difference is of second order.
+      mean_Y = np.concatenate([mean_E, mean_M]) + product_JJ[-1, :-1] / num
+      new = Moments(num, mean_Y, product_JJ[:-1, :-1])
+      self._moments[key] = _merge(self._moments[key], new)
+
+
+def patterns(present_NM: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+  """The sets of columns that rows have, in order of bytes, with those rows."""
+  if len(present_NM) and present_NM.all():
+    return [(present_NM[0], np.arange(len(present_NM)))]
+  pattern_PM, index_N = np.unique(present_NM, axis=0, return_inverse=True)
+  index_N = index_N.reshape(-1)
+  return [
+    (p_M, np.flatnonzero(index_N == p)) for p, p_M in enumerate(pattern_PM)
+  ]
 
 
 def device(cfg: StreamConfig) -> contextlib.AbstractContextManager:
@@ -218,42 +278,76 @@ def device(cfg: StreamConfig) -> contextlib.AbstractContextManager:
   return jax.enable_x64(cfg.dtype == 'float64')
 
 
-def blocks(row_NY: np.ndarray, cfg: StreamConfig) -> Iterator[np.ndarray]:
-  """The rows in blocks of a few shapes, filled up with rows of zeros.
+def blocks(
+  shard: Prepared, rows: np.ndarray, reward_RM: np.ndarray, cfg: StreamConfig
+) -> Iterator[Block]:
+  """These rows, ascending, and their rewards, in blocks of a few shapes.
 
-  In the config's dtype. The mesh's data axis divides every block.
+  The mesh's data axis divides every block.
   """
+  # Never wider than needed: the device casts, once it is there.
+  narrow = min(
+    shard.emb_NE.dtype, np.dtype(cfg.dtype), key=lambda d: d.itemsize
+  )
   num_devices = jax.sharding.get_abstract_mesh().shape.get(sharding.DATA, 1)
   sizes = shapes.sizes(cfg.rows, shortest=max(16, cfg.rows // 8))
-  for start in range(0, len(row_NY), cfg.rows):
-    part_NY = row_NY[start : start + cfg.rows]
-    num = shapes.bucket(len(part_NY), sizes)
-    num = -(-num // num_devices) * num_devices
-    block_BY = np.zeros((num, row_NY.shape[1]), cfg.dtype)
-    block_BY[: len(part_NY)] = part_NY
-    yield block_BY
+  for start in range(0, len(rows), cfg.rows):
+    part = rows[start : start + cfg.rows]
+    num = len(part)
+    size = -(-shapes.bucket(num, sizes) // num_devices) * num_devices
+    if part[-1] - part[0] == num - 1:  # A view, not a copy.
+      part = slice(part[0], part[-1] + 1)
+    arrays = (
+      shard.emb_NE[part].astype(narrow, copy=False),
+      shard.scale_N[part].astype(cfg.dtype),
+      reward_RM[start : start + cfg.rows].astype(cfg.dtype),
+    )
+    if num < size:
+      arrays = tuple(
+        np.pad(a, [(0, size - num)] + [(0, 0)] * (a.ndim - 1)) for a in arrays
+      )
+    yield Block(*arrays, num)
 
 
-def _measure(row_NY: np.ndarray, cfg: StreamConfig) -> Moments:
-  mean_Y = row_NY.mean(axis=0)
-  # Centred before the cast: float32 would lose digits to the mean.
-  (row_BY,) = blocks(row_NY - mean_Y, cfg)
-  with device(cfg):
-    gram_YY = jax.device_get(_gram(row_BY))
-  return Moments(len(row_NY), mean_Y, gram_YY.astype(np.float64))
+def centred(
+  emb_BE: jax.Array, scale_B: jax.Array, mean_E: jax.Array, num: jax.Array
+) -> jax.Array:
+  """The first `num` scaled rows about `mean_E`, the others 0."""
+  row_BE = emb_BE.astype(scale_B.dtype) * scale_B[:, None] - mean_E
+  return jnp.where(jnp.arange(len(row_BE))[:, None] < num, row_BE, 0)
 
 
 @jax.jit
-def _gram(row_BY: jax.Array) -> jax.Array:
-  row_BY = sharding.constrain(row_BY, 'batch', None)
-  gram_YY = jnp.matmul(row_BY.T, row_BY, precision='highest')
-  return sharding.constrain(gram_YY, None, None)
+def _gram(emb_BE, scale_B, reward_BM, num):
+  """What rows are taken about, and products of features, rewards and a 1.
+
+  The last row of these is sums: the mean of float32 rows is rounded, and this
+  is what is left of it. Sums over rows are products because XLA's reductions
+  of them take as long as the Gram matrix.
+  """
+  emb_BE = sharding.constrain(emb_BE, 'batch', None)
+  with jax.default_matmul_precision('highest'):
+    mean_E = (scale_B / num) @ emb_BE.astype(scale_B.dtype)
+    row_BE = centred(emb_BE, scale_B, mean_E, num)
+    one_BI = jnp.ones_like(scale_B)[:, None]
+    row_BJ = jnp.concatenate([row_BE, reward_BM, one_BI], axis=1)
+    product_JJ = row_BJ.T @ row_BJ
+  return mean_E, sharding.constrain(product_JJ, None, None)
 
 
-def _merged(a: Moments, b: Moments) -> Moments:
-  num = a.num + b.num
-  shift_Y = b.mean_Y - a.mean_Y
-  scaled_Y = shift_Y * np.sqrt(a.num * b.num / num)
-  gram_YY = a.gram_YY + b.gram_YY
-  gram_YY += np.outer(scaled_Y, scaled_Y)
-  return Moments(num, a.mean_Y + shift_Y * (b.num / num), gram_YY)
+def _no_moments(size: int) -> Moments:
+  return Moments(0, np.zeros(size), np.zeros((size, size)))
+
+
+def _merge(total: Moments, new: Moments) -> Moments:
+  """Moments of both; overwrites the total's Gram matrix."""
+  num = total.num + new.num
+  shift_Y = new.mean_Y - total.mean_Y
+  scaled_Y = shift_Y * np.sqrt(total.num * new.num / num)
+  for i in range(0, len(scaled_Y), 64):  # Temporary arrays stay in the cache.
+    rows = slice(i, i + 64)
+    update = scaled_Y[rows, None] * scaled_Y
+    update += new.gram_YY[rows]
+    total.gram_YY[rows] += update
+  mean_Y = total.mean_Y + shift_Y * (new.num / num)
+  return Moments(num, mean_Y, total.gram_YY)

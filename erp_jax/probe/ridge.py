@@ -225,14 +225,33 @@ def prepare(
   x_NE = np.array(emb_NE, np.float64, order='C')
   if x_NE.ndim != 2:
     raise ValueError(f'embeddings must be [N, E], got {x_NE.shape}.')
-  square_N = np.einsum('NE,NE->N', x_NE, x_NE)
-  if not np.isfinite(square_N).all():
-    _refuse(~np.isfinite(x_NE).all(axis=1), 'not finite', prompt_ids)
+  norm_N = norms(x_NE, embedding, np.float64, prompt_ids)
   if embedding == 'unit':
-    zero_N = square_N == 0
-    _refuse(zero_N, 'zero, and cannot be scaled to unit length', prompt_ids)
-    x_NE /= np.sqrt(square_N)[:, None]
+    x_NE /= norm_N[:, None]
   return x_NE
+
+
+def norms(
+  emb_NE: np.ndarray,
+  embedding: str,
+  dtype: np.typing.DTypeLike,
+  prompt_ids: Sequence[str] = (),
+) -> np.ndarray:
+  """norm_N: what rows are divided by, their lengths or, for 'raw', 1.
+
+  Raises UserError as `prepare` does.
+  """
+  square_N = np.einsum('NE,NE->N', emb_NE, emb_NE, dtype=dtype)
+  rows = np.flatnonzero(~(np.isfinite(square_N) & (square_N > 0)))
+  if len(rows):  # Such rows are few, or their squares leave the dtype's range.
+    odd_RE = emb_NE[rows].astype(np.float64)
+    refuse = lambda bad_R, what: _refuse(rows[bad_R], what, prompt_ids)
+    refuse(~np.isfinite(odd_RE).all(axis=1), 'not finite')
+    if embedding == 'unit':
+      refuse(~odd_RE.any(axis=1), 'zero, and cannot be scaled to unit length')
+      square_N = square_N.astype(np.float64)
+      square_N[rows] = (odd_RE * odd_RE).sum(axis=1)
+  return np.sqrt(square_N) if embedding == 'unit' else np.ones_like(square_N)
 
 
 def grid(cfg: RidgeConfig) -> np.ndarray:
@@ -273,9 +292,8 @@ def one_minus_leverage(
   return factor_lib.one_minus_leverage(factor, penalty_A, intercept)
 
 
-def _refuse(bad_N: np.ndarray, what: str, prompt_ids: Sequence[str]) -> None:
-  if bad_N.any():
-    rows = np.flatnonzero(bad_N)
+def _refuse(rows: np.ndarray, what: str, prompt_ids: Sequence[str]) -> None:
+  if len(rows):
     names = [repr(prompt_ids[n]) if prompt_ids else str(n) for n in rows[:10]]
     more = f' and {len(rows) - 10} more' if len(rows) > 10 else ''
     counted = '' if prompt_ids else ' (counted from 0)'

@@ -199,20 +199,24 @@ def second_pass(
   num_betas = len(factors[0].penalty_A)
   sum_AM = np.zeros((num_betas, num_columns))
   seen = [0] * len(factors)
+  pending = []
   for index, shard in enumerate(shards):
-    x_NE, reward_NM = totals.prepare(index, *shard)
+    shard = totals.prepare(index, *shard)
+    present_NM = np.isfinite(shard.reward_NM)
     for i, factor in enumerate(factors):
-      rows = np.flatnonzero(np.isfinite(reward_NM[:, factor.columns[0]]))
+      rows = np.flatnonzero(present_NM[:, factor.columns[0]])
       seen[i] += len(rows)
-      row_NY = np.zeros((len(rows), width + num_columns))
-      row_NY[:, :width] = x_NE[rows]
-      for m in factor.columns:
-        row_NY[:, width + m] = reward_NM[rows, m]
-      row_NY -= factor.mean_Y
+      is_own_M = np.isin(np.arange(num_columns), factor.columns)
+      reward_RM = shard.reward_NM[rows] - factor.mean_Y[width:]
+      reward_RM = np.where(is_own_M, reward_RM, 0)
       share = float(cfg.intercept) / factor.num
-      for row_BY in moments_lib.blocks(row_NY, totals.cfg):
+      for block in moments_lib.blocks(shard, rows, reward_RM, totals.cfg):
         with moments_lib.device(totals.cfg):
-          sum_AM += jax.device_get(_square_errors(row_BY, *placed[i], share))
+          pending.append(_square_errors(*block, *placed[i], share))
+        if len(pending) > moments_lib.IN_FLIGHT:
+          sum_AM += jax.device_get(pending.pop(0))
+  for sums in pending:
+    sum_AM += jax.device_get(sums)
   num_M = np.empty(num_columns)
   for factor, num in zip(factors, seen, strict=True):
     num_M[factor.columns] = factor.num
@@ -229,20 +233,23 @@ def _place(factor: Factor, dtype: str) -> tuple[jax.Array, ...]:
   """Arguments of `_square_errors`, on the device."""
   shrink_EA = 1 / (factor.eig[:, None] + factor.penalty_A)
   weights = shrink_EA[:, :, None] * factor.coef[:, None, :]
-  arrays = factor.vectors, shrink_EA, weights
+  mean_E = factor.mean_Y[: len(factor.eig)]
+  arrays = mean_E, factor.vectors, shrink_EA, weights
   return tuple(jnp.asarray(array, dtype) for array in arrays)
 
 
 @jax.jit
-def _square_errors(row_BY, vectors, shrink_EA, weights, share):
+def _square_errors(
+  emb_BE, scale_B, reward_BM, num, mean_E, vectors, shrink_EA, weights, share
+):
   """Sums over rows of squared leave-one-out errors [A, M]; 0 for zero rows."""
-  row_BY = sharding.constrain(row_BY, 'batch', None)
-  width = len(vectors)
+  emb_BE = sharding.constrain(emb_BE, 'batch', None)
+  row_BE = moments_lib.centred(emb_BE, scale_B, mean_E, num)
   with jax.default_matmul_precision('highest'):
-    basis_BE = row_BY[:, :width] @ vectors
+    basis_BE = row_BE @ vectors
     slack_BA = 1 - share - (basis_BE * basis_BE) @ shrink_EA
     predicted_BAM = jnp.tensordot(basis_BE, weights, 1)
-  error_BAM = (row_BY[:, None, width:] - predicted_BAM) / slack_BA[..., None]
+  error_BAM = (reward_BM[:, None] - predicted_BAM) / slack_BA[..., None]
   return sharding.constrain((error_BAM**2).sum(axis=0), None, None)
 
 

@@ -187,6 +187,13 @@ class _Killed(Exception):
   pass
 
 
+def _block(num, width, stream):
+  shard = moments.Prepared(
+    np.ones((num, width)), np.ones(num), np.ones((num, 3))
+  )
+  return next(moments.blocks(shard, np.arange(num), shard.reward_NM, stream))
+
+
 def _until(shards, stop):
   """The shards before `stop`, then a kill."""
   yield from shards[:stop]
@@ -302,8 +309,8 @@ def test_config_errors_name_the_value(changes, message):
 def test_products_are_asked_for_in_full_precision():
   # A CPU multiplies float32 in full whatever it is asked; a TPU does not.
   with jax.default_matmul_precision('default'):
-    text = moments._gram.lower(np.ones((16, 5), np.float32)).as_text()
-  assert 'precision = [HIGHEST, HIGHEST]' in text
+    text = moments._gram.lower(*_block(16, 5, _FLOAT32)).as_text()
+  assert text.count('precision = [HIGHEST, HIGHEST]') == 2
 
 
 def test_few_programs_are_compiled():
@@ -370,12 +377,12 @@ def _on_meshes():
   for data, model in ((8, 1), (3, 1), (4, 2)):
     with jax.set_mesh(sharding.make_mesh(data, model)):
       got = streaming.fit_stream(shards, cfg, _STREAM).probe
-      row_BJ = next(moments.blocks(np.ones((64, 99)), _STREAM))
+      block = _block(64, 96, _STREAM)
       with moments.device(_STREAM):
-        program = moments._gram.lower(row_BJ).compile().as_text()
+        program = moments._gram.lower(*block).compile().as_text()
     result[f'{data} x {model}'] = (
       # The rows that a device's part of the product has.
-      min(n for n in range(1, 67) if f'f64[{n},99]' in program),
+      min(n for n in range(1, 67) if f'f64[{n},100]' in program),
       'all-reduce' in program,
       _difference(got, want, 'wide missing'),
       float(np.abs(got.loo_mse_AM / want.loo_mse_AM - 1).max()),
