@@ -5,6 +5,7 @@ import dataclasses
 from erp_jax.core import errors
 from launch.benchmarks import contest
 from launch.benchmarks import embed as embed_case
+from launch.benchmarks import fit as fit_case
 from launch.benchmarks import sample as sample_case
 from launch.benchmarks import score as score_case
 
@@ -17,6 +18,7 @@ class Benchmark:
   device: str = 'cpu'
   rounds: int = 5  # After the first run, which is the cold start.
   embed: embed_case.EmbedWork = embed_case.EmbedWork()
+  fit: fit_case.FitWork = fit_case.FitWork()
   sample: sample_case.SampleWork = sample_case.SampleWork()
   score: score_case.ScoreWork = score_case.ScoreWork()
 
@@ -33,6 +35,7 @@ class Benchmark:
 
 CASES = {
   'embed': embed_case.contests,
+  'fit': fit_case.contests,
   'sample': sample_case.contests,
   'score': score_case.contests,
 }

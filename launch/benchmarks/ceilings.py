@@ -22,11 +22,15 @@ def prepare(dtype: str):
   on_cpu = jax.default_backend() == 'cpu'
   size = 2048 if on_cpu else 8192
   num_bytes = 2**28 if on_cpu else 2**32
+  jax.config.update('jax_enable_x64', dtype == 'float64')
   x = jnp.ones((size, size), dtype)
   # 16-bit floats are summed in float32, as in our networks.
   multiply = jax.jit(
     lambda x_MK, y_KN: jnp.einsum(
-      'MK,KN->MN', x_MK, y_KN, preferred_element_type=jnp.float32
+      'MK,KN->MN',
+      x_MK,
+      y_KN,
+      preferred_element_type=jnp.promote_types(dtype, jnp.float32),
     )
   )
   # In place: a fresh result would measure the system's paging instead.
