@@ -59,22 +59,11 @@ class Network:
     num_truncated = sum(len(row) > self.max_tokens for row in ids)
     rows = [_cut(row, self.max_tokens, self._num_ending) for row in ids]
     emb_NE = np.zeros((len(texts), self.width), np.float32)
-
-    def take(indices, emb_BE):
-      emb_NE[indices] = jax.device_get(emb_BE)[: len(indices)]
-      advance(len(indices))
-
-    waiting = ()
     for indices, token_BT, valid_BT in shapes.fitted(
       rows, self.batch_tokens, self.max_tokens
     ):
-      started = indices, self._start(token_BT, valid_BT)
-      # The device has the next batch before we ask for this one's vectors.
-      if waiting:
-        take(*waiting)
-      waiting = started
-    if waiting:
-      take(*waiting)
+      emb_NE[indices] = self._run(token_BT, valid_BT)[: len(indices)]
+      advance(len(indices))
     return emb_NE, num_truncated
 
   def warm_up(self) -> None:
@@ -82,11 +71,11 @@ class Network:
     for size in shapes.fine_sizes(self.max_tokens):
       for num_rows in shapes.row_counts(size, self.batch_tokens):
         zeros_BT = np.zeros((num_rows, size), np.int32)
-        self._start(zeros_BT, zeros_BT == 0).block_until_ready()
+        self._run(zeros_BT, zeros_BT == 0)
 
-  def _start(self, token_BT: np.ndarray, valid_BT: np.ndarray) -> jax.Array:
-    """emb_BE of one batch, while it is computed."""
-    return _forward(
+  def _run(self, token_BT: np.ndarray, valid_BT: np.ndarray) -> np.ndarray:
+    """emb_BE of one batch."""
+    emb_BE = _forward(
       self._params,
       self.model,
       self.pooling_mode,
@@ -94,6 +83,7 @@ class Network:
       token_BT,
       valid_BT,
     )
+    return jax.device_get(emb_BE)
 
 
 def load(

@@ -14,9 +14,8 @@ def minilm(argument):
   """The same checkpoint."""
   work, dtype = argument
   path = checkpoint.open_checkpoint(work.encoder).path
-  return _timed(
-    load(path, dtype), embed_ours.texts(work.num_prompts), work.peer_rows
-  )
+  rows = work.peer_rows_bfloat16 if dtype == 'bfloat16' else work.peer_rows
+  return _timed(load(path, dtype), embed_ours.texts(work.num_prompts), rows)
 
 
 def gte(argument):
