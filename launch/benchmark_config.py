@@ -6,6 +6,8 @@ from erp_jax.core import errors
 from launch.benchmarks import contest
 from launch.benchmarks import embed as embed_case
 from launch.benchmarks import fit as fit_case
+from launch.benchmarks import load as load_case
+from launch.benchmarks import route as route_case
 from launch.benchmarks import sample as sample_case
 from launch.benchmarks import score as score_case
 
@@ -19,6 +21,8 @@ class Benchmark:
   rounds: int = 5  # After the first run, which is the cold start.
   embed: embed_case.EmbedWork = embed_case.EmbedWork()
   fit: fit_case.FitWork = fit_case.FitWork()
+  load: load_case.LoadWork = load_case.LoadWork()
+  route: route_case.RouteWork = route_case.RouteWork()
   sample: sample_case.SampleWork = sample_case.SampleWork()
   score: score_case.ScoreWork = score_case.ScoreWork()
 
@@ -36,6 +40,8 @@ class Benchmark:
 CASES = {
   'embed': embed_case.contests,
   'fit': fit_case.contests,
+  'load': load_case.contests,
+  'route': route_case.contests,
   'sample': sample_case.contests,
   'score': score_case.contests,
 }

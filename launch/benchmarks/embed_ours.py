@@ -26,8 +26,11 @@ def minilm(argument):
   """A packaged encoder; in bfloat16 it says how near float32 it is."""
   work, dtype = argument
   prompts = texts(work.num_prompts)
+  batch_tokens = work.batch_tokens
+  if dtype == 'bfloat16':
+    batch_tokens = work.batch_tokens_bfloat16
   cfg = embedder.EmbedConfig(
-    encoder=work.encoder, batch_tokens=work.batch_tokens, dtype=dtype
+    encoder=work.encoder, batch_tokens=batch_tokens, dtype=dtype
   )
   ours = embedder.load(cfg)
   detail = {}
