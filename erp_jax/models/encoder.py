@@ -253,7 +253,7 @@ def _mean_value(q_BHTW, k_BHWS, v_BHSW, valid_BS):
   score_BHTS = _einsum('BHTW,BHWS->BHTS', q_BHTW, k_BHWS)
   score_BHTS *= q_BHTW.shape[-1] ** -0.5
   # A large number, not -inf: rows that fill up a batch have no valid token.
-  # Added, because XLA for CPU makes no choice of its own in the product's loop.
+  # Added, not chosen: XLA for CPU then makes one loop of the whole attention.
   lowest = jnp.finfo(jnp.float32).min / 2
   hidden_BS = jnp.where(valid_BS, 0.0, lowest)
   score_BHTS += hidden_BS[:, None, None, :]

@@ -22,6 +22,7 @@ class Router:
 
     from erp_jax import serve
     router = serve.Router.load('runs/mine/router/verify')
+    router.warm_up()                # Else the first requests wait for it.
     decision = router.route(['What is 17 + 25?', 'Write a haiku.'], budget=0.75)
     decision.arm_N                  # ['terse', 'steps']
     decision.reward_NM, decision.std_NM, decision.win_NM, decision.ood_N
