@@ -41,6 +41,11 @@ class Part:
   work: FitWork
   num: int  # Prompts, or shards.
 
+  @property
+  def repeats(self) -> int:
+    """Fits in a turn: one of few prompts would time how threads wake up."""
+    return max(1, 10_000 // self.num)
+
 
 def contests(work: FitWork) -> list[contest.Contest]:
   """One for each size: fits, and prompts of streamed ones."""

@@ -21,8 +21,11 @@ def _ridge(part, dtype):
   emb_NE = emb_NE.astype(dtype)
 
   def run() -> contest.Work:
-    model = linear_model.Ridge(alpha=1.0).fit(emb_NE, reward_NM)
-    return contest.Work(1, detail={'theta': float(model.coef_[0, 0])})
+    for _ in range(part.repeats):
+      model = linear_model.Ridge(alpha=1.0).fit(emb_NE, reward_NM)
+    return contest.Work(
+      part.repeats, detail={'theta': float(model.coef_[0, 0])}
+    )
 
   return run
 
@@ -33,11 +36,12 @@ def ridge_cv(part):
   emb_NE = emb_NE.astype(np.float64)
 
   def run() -> contest.Work:
-    model = linear_model.RidgeCV(
-      alphas=fit_ours.PENALTIES, alpha_per_target=True
-    ).fit(emb_NE, reward_NM)
+    for _ in range(part.repeats):
+      model = linear_model.RidgeCV(
+        alphas=fit_ours.PENALTIES, alpha_per_target=True
+      ).fit(emb_NE, reward_NM)
     return contest.Work(
-      1, detail=fit_ours.chosen(model.alpha_, -model.best_score_)
+      part.repeats, detail=fit_ours.chosen(model.alpha_, -model.best_score_)
     )
 
   return run
