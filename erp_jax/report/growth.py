@@ -110,14 +110,13 @@ def _draw(curves: Sequence[Curve]) -> figure_lib.Figure:
   grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
   for axes in grid.flat[len(curves) :]:
     axes.set_visible(False)
-  for axes, curve in zip(grid.flat, curves, strict=False):
+  for i, (axes, curve) in enumerate(zip(grid.flat, curves, strict=False)):
     law = fit(curve)
     sizes = np.array(curve.sizes, float)
     line = law.factor * sizes**law.exponent
     axes.loglog(sizes, line, color=figures.SKY, zorder=1)
     axes.plot(sizes, curve.secs, 'o', color=figures.BLUE, markersize=4)
-    left = axes is grid[list(grid.flat).index(axes) // columns, 0]
-    label = 'seconds' if left else ''
+    label = '' if i % columns else 'seconds'
     figures.plain_axes(axes, LABELS[curve.against], label)
     axes.set_title(f'exponent {_said(law)}', fontsize=9)
     axes.set_xticks(sizes, [f'{size:g}' for size in sizes], fontsize=8)

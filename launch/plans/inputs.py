@@ -24,7 +24,7 @@ from erp_jax.score import rewards as rewards_lib
 _FOLDER_BYTES = 7000
 _RESPONSE_BYTES, _TOKEN_BYTES = 6.0, 1.9
 _REWARD_BYTES = 7.0
-_NUMBER_BYTES = 4.0
+_NUMBER_BYTES = 5.3
 _PROBE_BYTES = 30_000
 PROBE_SECS = 0.04  # To read one probe's rewards and save it, in that run.
 HOST_DTYPE = 'float64'

@@ -11,7 +11,7 @@ import transformers
 
 from erp_jax.core import config
 from erp_jax.score import train_stage
-from launch import benchmark_config, pipeline_config
+from launch import benchmark_config, growth_config, pipeline_config
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _BINARIES = sorted(
@@ -30,6 +30,7 @@ _OWN_FLAGS = {
 _CLASSES = {
   'benchmark': benchmark_config.Benchmark,
   'coverage': pipeline_config.Coverage,
+  'growth': growth_config.Growth,
   'replay': pipeline_config.Replay,
   'simulate': pipeline_config.Simulate,
   'train_reward': train_stage.TrainRewardConfig,
