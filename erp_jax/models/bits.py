@@ -26,10 +26,11 @@ def pack(tree: Any) -> Any:
   return _pack(tree) if stored(jnp.bfloat16) == jnp.uint16 else tree
 
 
-def like(tree: Any, kept: Any) -> Any:
-  """The tree in the form in which what it becomes a part of is kept."""
-  is_bits = jax.tree.leaves(kept)[0].dtype == jnp.uint16
-  return _to_bits(tree) if is_bits else tree
+def as_kept(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+  """x as an array of `dtype` keeps it: as bits, if that is uint16."""
+  if dtype != jnp.uint16 or x.dtype == dtype:
+    return x.astype(dtype)
+  return _to_bits(x.astype(jnp.bfloat16))
 
 
 def unpack(tree: Any) -> Any:

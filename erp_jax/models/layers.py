@@ -120,7 +120,7 @@ def attend_shared(
   )
   visible = visible_PKTS[:, None, :, :, None]
   weight_PGKTRS, total, top = _exponentials(score_PGKTRS, scores, visible)
-  weight_PGKTRS = weight_PGKTRS.astype(q_PKTGRW.dtype)
+  weight_PGKTRS = weight_PGKTRS.astype(value_PGSW.dtype)
   out_PGKTRW = jnp.einsum(
     'PGKTRS,PGSW->PGKTRW',
     weight_PGKTRS,
@@ -146,7 +146,7 @@ def attend_own(
   )
   visible = visible_PKTS[:, :, None, :, None, :]
   weight_PKGTRS, total, top = _exponentials(score_PKGTRS, scores, visible)
-  weight_PKGTRS = weight_PKGTRS.astype(q_PKTGRW.dtype)
+  weight_PKGTRS = weight_PKGTRS.astype(value_PKGSW.dtype)
   out_PKGTRW = jnp.einsum(
     'PKGTRS,PKGSW->PKGTRW',
     weight_PKGTRS,

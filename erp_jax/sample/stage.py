@@ -18,11 +18,11 @@ from erp_jax.models import checkpoint, decoder_weights, generation_config
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.sample import engine as engine_lib
-from erp_jax.sample import noise
+from erp_jax.sample import noise, programs
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA = pa.schema(
   [
     ('prompt_id', pa.string()),
@@ -161,7 +161,7 @@ def _run_arm(
 ) -> None:
   model_cfg, params, ckpt = loaded
   tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
-  task = engine_lib.Task(
+  task = programs.Task(
     model=model_cfg,
     num_ids=min(tokenizer.vocab_size, model_cfg.vocab_size),
     stop_ids=tuple(tokenizer.stop_ids),

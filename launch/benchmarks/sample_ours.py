@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from erp_jax.data import assets, paretobandit
 from erp_jax.models import checkpoint, decoder_weights, tokenizer
 from erp_jax.models import params as params_lib
-from erp_jax.sample import engine, noise
+from erp_jax.sample import engine, noise, programs
 from launch.benchmarks import contest
 
 
@@ -30,7 +30,7 @@ def prepare(work):
   )
   tokens = tokenizer.load_tokenizer(ckpt.path)
   ids = [row[1] for row in prompts(work, tokens)]
-  task = engine.Task(
+  task = programs.Task(
     model=model,
     num_ids=min(tokens.vocab_size, model.vocab_size),
     stop_ids=tuple(tokens.stop_ids),

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from erp_jax.core import errors
+from erp_jax.models import cache as cache_lib
 from erp_jax.models import checkpoint, decoder, decoder_weights, params
 
 torch.set_num_threads(1)  # Its spinning threads cost more than they give.
@@ -320,7 +321,7 @@ def _greedy(cfg, weights, ids, num_steps):
   for row, prompt in zip(token_PT, ids, strict=True):
     row[: len(prompt)] = prompt
   hidden_PTD, cache = prefill(weights, cfg, jnp.asarray(token_PT))
-  prefix = decoder.as_prefix(cache, jnp.asarray(len_P), len_P.max())
+  prefix = cache_lib.as_prefix(cache, jnp.asarray(len_P), len_P.max())
   suffix = decoder.empty_cache(cfg, len(ids), 1, num_steps, jnp.float32)
   last_PD = hidden_PTD[np.arange(len(ids)), len_P - 1]
   head = jax.jit(decoder.logits, static_argnums=1)

@@ -21,6 +21,7 @@ from erp_jax.models import (
   decoder_config,
   layers,
 )
+from erp_jax.models import cache as cache_lib
 
 torch.set_num_threads(1)  # Its spinning threads cost more than they give.
 
@@ -174,7 +175,7 @@ def _prefix(cfg, weights, prompts, size):
   for row, prompt in zip(token_PT, prompts, strict=True):
     row[: len(prompt)] = prompt
   _, suffix = prefill(weights, cfg, jnp.asarray(token_PT))
-  return decoder.as_prefix(suffix, jnp.asarray(len_P), size)
+  return cache_lib.as_prefix(suffix, jnp.asarray(len_P), size)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -284,7 +285,7 @@ def test_empty_prefix_is_no_prefix():
   _, cfg, weights = _build('grouped')
   token_PT = jnp.asarray(_tokens(2, 6))
   hidden_PTD, cache = prefill(weights, cfg, token_PT)
-  prefix = decoder.as_prefix(cache, jnp.array([0, 0]), 8)
+  prefix = cache_lib.as_prefix(cache, jnp.array([0, 0]), 8)
   hidden_PKTD, _ = extend(
     weights,
     cfg,

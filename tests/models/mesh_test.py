@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from erp_jax.core import runtime, sharding
+from erp_jax.models import cache as cache_lib
 from erp_jax.models import deberta, decoder, decoder_weights, encoder
 from erp_jax.models import params as params_lib
 
@@ -156,7 +157,7 @@ def _run_decoder(params, cfg, token_PT, token_PKT):
   P, K, T = token_PKT.shape
   hidden_PTD, cache = decoder.prefill(params, cfg, token_PT)
   len_P = jnp.arange(P) % 3 + token_PT.shape[1] - 2
-  prefix = decoder.as_prefix(cache, len_P, token_PT.shape[1] + 1)
+  prefix = cache_lib.as_prefix(cache, len_P, token_PT.shape[1] + 1)
   suffix = decoder.empty_cache(cfg, P, K, T, jnp.float32)
   out = [hidden_PTD]
   for start, stop in ((0, T - 1), (T - 1, T)):  # Scoring, then decoding.

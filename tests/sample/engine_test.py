@@ -11,9 +11,9 @@ import pytest
 from scipy import special, stats
 
 from erp_jax.core import errors
-from erp_jax.models import decoder, decoder_weights
+from erp_jax.models import decode_attention, decoder, decoder_weights
 from erp_jax.models import params as params_lib
-from erp_jax.sample import engine, inverse_cdf, noise
+from erp_jax.sample import engine, inverse_cdf, noise, programs
 
 _MODEL = decoder.DecoderConfig(
   vocab_size=300,
@@ -28,7 +28,7 @@ _MODEL = decoder.DecoderConfig(
   tied=False,
   max_position=512,
 )
-_TASK = engine.Task(
+_TASK = programs.Task(
   model=_MODEL,
   num_ids=290,
   stop_ids=(7, 11, *range(200, 220)),
@@ -38,7 +38,11 @@ _TASK = engine.Task(
   seed=5,
 )
 _ENGINE = engine.EngineConfig(
-  slots=12, chunk_steps=3, prompt_buckets=(8, 16, 32)
+  slots=12,
+  group=2,
+  chunk_steps=3,
+  prefill_tokens=64,
+  prompt_buckets=(8, 16, 32),
 )
 
 
@@ -90,15 +94,24 @@ def _next(params, task, key, padded, prompt_len, step):
   return inverse_cdf.sample(logits_V[None], u_BU)[0]
 
 
-@pytest.mark.parametrize('window', [0, 5])
-def test_equals_sampling_each_response_alone(params, window):
-  """Groups, refills and the ring change nothing: 11 prompts on 4 groups."""
+@pytest.mark.parametrize(
+  'window, refill, native',
+  [(0, 0.5, True), (5, 0.9, True), (0, 0.0, False), (5, 0.7, False)],
+)
+def test_equals_sampling_each_response_alone(
+  params, window, refill, native, monkeypatch
+):
+  """Groups, moves, refills and the ring change nothing: 11 prompts."""
+  if not native:
+    monkeypatch.setattr(decode_attention, 'is_usable', lambda: False)
+    jax.clear_caches()
   windowed = (True, False) if window else ()
   model = dataclasses.replace(_MODEL, window=window, windowed=windowed)
   task = dataclasses.replace(_TASK, model=model)
   prompts = _prompts(11)
   words_NKJ = _words(11, 3)
-  responses, use = engine.generate(params, task, _ENGINE, prompts, words_NKJ)
+  cfg = dataclasses.replace(_ENGINE, refill=refill)
+  responses, use = engine.generate(params, task, cfg, prompts, words_NKJ)
   for n, k in itertools.product(range(11), range(3)):
     expected = _alone(params, task, prompts[n], words_NKJ[n, k])
     assert responses[n][k].ids == expected, (n, k)

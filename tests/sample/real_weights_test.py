@@ -10,7 +10,7 @@ from scipy import special
 
 from erp_jax.data import prompts
 from erp_jax.models import checkpoint, decoder, tokenizer
-from erp_jax.sample import engine, inverse_cdf, noise
+from erp_jax.sample import engine, inverse_cdf, noise, programs
 
 _K = 4
 _ENGINE = engine.EngineConfig(slots=32, chunk_steps=4, prompt_buckets=(64,))
@@ -22,7 +22,7 @@ _LOGIT_ERROR = 2e-4
 def smollm2(smollm2_dir):
   cfg, params, ckpt = checkpoint.load_decoder(str(smollm2_dir), jnp.float32)
   tok = tokenizer.load_tokenizer(ckpt.path)
-  task = engine.Task(
+  task = programs.Task(
     model=cfg,
     num_ids=tok.vocab_size,
     stop_ids=tok.stop_ids,

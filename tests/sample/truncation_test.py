@@ -10,9 +10,9 @@ import torch
 import transformers
 from scipy import special, stats
 
-from erp_jax.sample import engine, inverse_cdf, truncation
+from erp_jax.sample import inverse_cdf, programs, truncation
 
-_TASK = engine.Task(
+_TASK = programs.Task(
   model=None,
   num_ids=300,
   stop_ids=(7,),
@@ -117,7 +117,7 @@ def test_draws_follow_the_filtered_probabilities(temperature, top_k, top_p):
     _TASK, temperature=temperature, top_k=top_k, top_p=top_p
   )
   draw = jax.jit(
-    lambda key_B: engine._draw(
+    lambda key_B: programs._draw(
       task,
       jnp.broadcast_to(logits_V, (len(key_B), 300)),
       key_B,
@@ -150,7 +150,7 @@ def test_without_either_nothing_is_compiled_in():
     return inverse_cdf.sample(logits_BV / _TASK.temperature, u_BU)
 
   drawn = lambda task: str(
-    jax.make_jaxpr(lambda *a: engine._draw(task, *a))(*args)
+    jax.make_jaxpr(lambda *a: programs._draw(task, *a))(*args)
   )
   assert drawn(_TASK) == str(jax.make_jaxpr(plain)(*args))
   for other in ({'top_k': 5}, {'top_p': 0.9}):

@@ -18,7 +18,7 @@ import pytest
 from erp_jax.data import assets
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.models import checkpoint, decoder, tokenizer
-from erp_jax.sample import engine, noise
+from erp_jax.sample import engine, noise, programs
 from erp_jax.score import rewards
 
 pytestmark = pytest.mark.weights
@@ -89,7 +89,7 @@ def test_agrees_with_transformers(tmp_path, name, error):
     greedy = [want[f'greedy{n}'].tolist() for n in range(len(rows))]
   _log.info('%s: logits up to %.0f differ by %.1e', name, largest, worst)
   assert worst < error
-  task = engine.Task(
+  task = programs.Task(
     model=cfg,
     num_ids=tok.vocab_size,
     stop_ids=(),
