@@ -40,6 +40,9 @@ _FIXED = (
   ('type_vocab_size', 0, 0),
 )
 
+# Of a row's tokens, when scores by distance are computed.
+_PARTS = 4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DebertaConfig:
@@ -245,56 +248,73 @@ def encode(
   return jax.lax.scan(block, x_BTD, params['layers'])[0]
 
 
-def _attend(x_BTD, layer, rel_RD, place, valid_BT):
+def _attend(x_BTD, layer, rel_RD, place, valid_BS):
   """Disentangled self-attention of every token to the valid ones of its row.
 
   Content to content, content to position and position to content share one
   scale and one pair of projections, biases included. `place` holds the row of
-  rel_RD for each distance from −T to T.
+  rel_RD for each distance from −T to T. Heads come first, as the tables of
+  distances are of a head and of all rows.
   """
   query, key, value, out = (layer[k] for k in ('query', 'key', 'value', 'out'))
-  q_BHTW = jnp.einsum('BTD,DHW->BHTW', x_BTD, query['w'])
-  q_BHTW += query['b'][:, None, :]
+  scale = (3 * query['w'].shape[-1]) ** -0.5
   x_BSD = x_BTD  # Every token is a key of its row too.
-  k_BHSW = jnp.einsum('BSD,DHW->BHSW', x_BSD, key['w'])
-  k_BHSW += key['b'][:, None, :]
-  v_BHSW = jnp.einsum('BSD,DHW->BHSW', x_BSD, value['w'])
-  v_BHSW += value['b'][:, None, :]
-  score_BHTS = jnp.einsum('BHTW,BHSW->BHTS', q_BHTW, k_BHSW)
+  q_HBTW = jnp.einsum('BTD,DHW->HBTW', x_BTD, query['w'])
+  q_HBTW += query['b'][:, None, None]
+  k_HBSW = jnp.einsum('BSD,DHW->HBSW', x_BSD, key['w'])
+  k_HBSW += key['b'][:, None, None]
+  v_HBSW = jnp.einsum('BSD,DHW->HBSW', x_BSD, value['w'])
+  v_HBSW += value['b'][:, None, None]
+  score_HBTS = jnp.einsum('HBTW,HBSW->HBTS', q_HBTW, k_HBSW)
 
   # Distances in the order that _skew wants: down from T − 1 to −T.
   T = x_BTD.shape[1]
   down = np.arange(2 * T, 0, -1) - 1
-  rel_HRW = jnp.einsum('RD,DHW->HRW', rel_RD, key['w']) + key['b'][:, None, :]
-  rel_HUW = rel_HRW[:, place[down]]
-  c2p_BHTU = jnp.einsum('BHTW,HUW->BHTU', q_BHTW, rel_HUW)
-  score_BHTS += _skew(c2p_BHTU)
+  rel_HRW = jnp.einsum('RD,DHW->HRW', rel_RD, key['w']) + key['b'][:, None]
+  score_HBTS += _by_distance(q_HBTW, rel_HRW[:, place[down]])
   # A key's distances to queries go up where those of a query to keys go down.
-  rel_HRW = jnp.einsum('RD,DHW->HRW', rel_RD, query['w'])
-  rel_HRW += query['b'][:, None, :]
-  rel_HUW = rel_HRW[:, place[2 * T - down]]
-  p2c_BHSU = jnp.einsum('BHSW,HUW->BHSU', k_BHSW, rel_HUW)
-  score_BHTS += _skew(p2c_BHSU).swapaxes(2, 3)
+  rel_HRW = jnp.einsum('RD,DHW->HRW', rel_RD, query['w']) + query['b'][:, None]
+  score_HBTS += _by_distance(k_HBSW, rel_HRW[:, place[2 * T - down]]).mT
 
-  scale = (3 * q_BHTW.shape[-1]) ** -0.5
-  score_BHTS = score_BHTS.astype(jnp.float32) * scale
+  score_HBTS = score_HBTS.astype(jnp.float32) * scale
   # A large number, not -inf: rows that fill up a batch have no valid token.
   lowest = jnp.finfo(jnp.float32).min
-  score_BHTS = jnp.where(valid_BT[:, None, None, :], score_BHTS, lowest)
-  weight_BHTS = jax.nn.softmax(score_BHTS, axis=-1).astype(x_BTD.dtype)
-  mean_BHTW = jnp.einsum('BHTS,BHSW->BHTW', weight_BHTS, v_BHSW)
-  return jnp.einsum('BHTW,HWD->BTD', mean_BHTW, out['w']) + out['b']
+  score_HBTS = jnp.where(valid_BS[:, None], score_HBTS, lowest)
+  weight_HBTS = jnp.exp(score_HBTS - score_HBTS.max(axis=-1, keepdims=True))
+  total_HBT = weight_HBTS.sum(axis=-1)
+  weight_HBTS = weight_HBTS.astype(x_BTD.dtype)
+  mean_HBTW = jnp.einsum('HBTS,HBSW->HBTW', weight_HBTS, v_HBSW)
+  mean_HBTW = (mean_HBTW / total_HBT[..., None]).astype(x_BTD.dtype)
+  return jnp.einsum('HBTW,HWD->BTD', mean_HBTW, out['w']) + out['b']
 
 
-def _skew(x_BHTU: jax.Array) -> jax.Array:
-  """[..., T, 2 T] by distance -> [..., T, T]: (t, s) is (t, T − 1 + s − t).
+def _by_distance(x_HBTW: jax.Array, rel_HUW: jax.Array) -> jax.Array:
+  """Products of each token with the rows of its distances, [H, B, T, S].
+
+  rel_HUW has the rows of the distances T − 1 down to −T. Some tokens at a time
+  need little more than half of them.
+  """
+  T = x_HBTW.shape[2]
+  step = -(-T // _PARTS)
+  parts = []
+  for start in range(0, T, step):
+    part_HBTW = x_HBTW[:, :, start : start + step]
+    end = 2 * T - start
+    near_HUW = rel_HUW[:, end - T - part_HBTW.shape[2] : end]
+    product_HBTU = jnp.einsum('HBTW,HUW->HBTU', part_HBTW, near_HUW)
+    parts.append(_skew(product_HBTU))
+  return jnp.concatenate(parts, axis=2)
+
+
+def _skew(x_HBTU: jax.Array) -> jax.Array:
+  """[..., T, T + S] by distance -> [..., T, S]: (t, s) is (t, T − 1 + s − t).
 
   Rows that are one shorter start one later each; no gather, which would cost
   as much as the products around it.
   """
-  *lead, T, U = x_BHTU.shape
-  flat = x_BHTU.reshape(*lead, T * U)[..., T - 1 : T - 1 + T * (U - 1)]
-  return flat.reshape(*lead, T, U - 1)[..., :T]
+  *lead, T, U = x_HBTU.shape
+  flat = x_HBTU.reshape(*lead, T * U)[..., T - 1 : T - 1 + T * (U - 1)]
+  return flat.reshape(*lead, T, U - 1)[..., : U - T]
 
 
 def _mlp(x_BTD, layer):

@@ -80,7 +80,7 @@ class EncoderReader:
       self.tokenizer, prompts, texts, self.cfg.max_tokens
     )
     x_BE = np.empty((len(rows), self.width), np.float32)
-    for indices, token_BT, valid_BT in shapes.padded(
+    for indices, token_BT, valid_BT in shapes.fitted(
       rows, self.cfg.batch_tokens, self.cfg.max_tokens
     ):
       pooled_BE = _encode(

@@ -62,7 +62,7 @@ class PairScorer:
     """
     rows = self._rows(prompts, texts)
     reward = np.empty(len(rows), np.float32)
-    for indices, token_BT, valid_BT in shapes.padded(
+    for indices, token_BT, valid_BT in shapes.fitted(
       rows, self.batch_tokens, self.max_tokens
     ):
       reward_B = _reward(self.params, self.cfg, token_BT, valid_BT)
