@@ -15,12 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.core import errors, shapes
-from erp_jax.models import checkpoint, decoder
+from erp_jax.models import bits, checkpoint, decoder
+from erp_jax.models import cache as cache_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 
-_PREFIX_BUCKETS = (32, 48, 64, 96, 128, 192, *(2**i for i in range(8, 18)))
-# One more than round: the first token is what is conditioned on.
-_SUFFIX_BUCKETS = (1, 9, 17, 25, *(1 + n for n in _PREFIX_BUCKETS))
+# Fewer shapes are fewer programs, but suffixes are nearly all that is read.
+_PREFIX_BUCKETS = shapes.sizes(2**17, shortest=32)
+_SUFFIX_BUCKETS = (
+  1,
+  8,
+  *(n * 2**i for i in range(2, 15) for n in (4, 5, 6, 7)),
+)
+_WIDTH = 8  # Suffixes of a prefix that are read at once, of similar lengths.
 
 
 class Group(NamedTuple):
@@ -77,25 +83,60 @@ class Reader:
   ) -> list[np.ndarray]:
     """`head` of each continuation's hidden states, one array per group."""
     self._check_lengths(groups)
-    out: list[np.ndarray] = [np.empty(0)] * len(groups)
-    width = max(len(g.suffixes) for g in groups)
+    out = [np.empty(0)] * len(groups)
+    width = min(_WIDTH, max(len(g.suffixes) for g in groups))
     size_S = lambda n: shapes.bucket(len(groups[n].prefix), _PREFIX_BUCKETS)
-    size_T = lambda n: shapes.bucket(
-      max(map(len, groups[n].suffixes)), _SUFFIX_BUCKETS
+    order = sorted(
+      range(len(groups)),
+      key=lambda n: (size_S(n), sum(map(len, groups[n].suffixes)), n),
     )
-    order = sorted(range(len(groups)), key=lambda n: (size_S(n), size_T(n), n))
-    widest = width * max(map(size_T, order)) + size_S(order[-1])
+    longest = max(len(ids) for g in groups for ids in g.suffixes)
+    widest = width * shapes.bucket(longest, _SUFFIX_BUCKETS) + size_S(order[-1])
     num_batches = -(-len(order) // max(1, self.batch_tokens // widest))
     rows = -(-len(order) // num_batches)
     while order:  # From the long end; all batches but the last are full.
       order, batch = order[:-rows], order[-rows:]
-      shape = (rows, width, size_S(batch[-1]), max(map(size_T, batch)))
-      arrays = _pack([groups[n] for n in batch], *shape)
-      value_RJ = jax.device_get(head(self.params, self.cfg, *arrays))
-      for n, value_J in zip(batch, value_RJ, strict=False):
-        out[n] = value_J[: len(groups[n].suffixes)]
+      values = self._read_batch(
+        [groups[n] for n in batch], head, rows, width, size_S(batch[-1])
+      )
+      for n, value_J in zip(batch, values, strict=True):
+        out[n] = value_J
         read = sum(map(len, groups[n].suffixes)) + len(groups[n].prefix)
         advance(len(groups[n].suffixes), positions=read)
+    return out
+
+  def _read_batch(
+    self, groups: list[Group], head: Callable, rows: int, width: int, size: int
+  ) -> list[np.ndarray]:
+    """`head` of the continuations of at most `rows` groups.
+
+    The longest `width` of each group are read at once, then the next ones.
+    """
+    prefix_RS, len_R = _pad([g.prefix for g in groups], rows, size)
+    prefix = _prefix(self.params, self.cfg, prefix_RS, len_R)
+    orders = [
+      sorted(range(len(g.suffixes)), key=lambda j: -len(g.suffixes[j]))
+      for g in groups
+    ]
+    values = []
+    for start in range(0, max(map(len, orders)), width):
+      parts = [
+        [g.suffixes[j] for j in order[start : start + width]]
+        for g, order in zip(groups, orders, strict=True)
+      ]
+      longest = max(len(ids) for part in parts for ids in part)
+      size = shapes.bucket(longest, _SUFFIX_BUCKETS)
+      parts += [[]] * (rows - len(parts))
+      token_RJT, len_RJ = map(
+        np.stack, zip(*(_pad(part, width, size) for part in parts), strict=True)
+      )
+      values.append(head(self.params, self.cfg, prefix, token_RJT, len_RJ))
+    value_RJ = np.concatenate(jax.device_get(values), axis=1)
+    out = []
+    for order, value_J in zip(orders, value_RJ, strict=False):
+      placed_J = np.empty_like(value_J[: len(order)])
+      placed_J[order] = value_J[: len(order)]
+      out.append(placed_J)
     return out
 
   def _check_lengths(self, groups: Sequence[Group]) -> None:
@@ -112,33 +153,30 @@ class Reader:
 def load(model: str, dtype: str, batch_tokens: int) -> Reader:
   """A Reader of the checkpoint named by `model`."""
   cfg, params, ckpt = checkpoint.load_decoder(model, jnp.dtype(dtype))
+  params = {**params, 'layers': bits.pack(params['layers'])}
   tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
   return Reader(cfg, params, tokenizer, batch_tokens)
 
 
-def _pack(groups, rows, width, size_S, size_T) -> tuple[np.ndarray, ...]:
-  """Right-padded prefixes [R, S] and continuations [R, J, T], with lengths."""
-  prefix_RS = np.zeros((rows, size_S), np.int32)
-  len_R = np.ones(rows, np.int32)
-  token_RJT = np.zeros((rows, width, size_T), np.int32)
-  len_RJ = np.ones((rows, width), np.int32)
-  for r, group in enumerate(groups):
-    prefix_RS[r, : len(group.prefix)] = group.prefix
-    len_R[r] = len(group.prefix)
-    for j, suffix in enumerate(group.suffixes):
-      token_RJT[r, j, : len(suffix)] = suffix
-      len_RJ[r, j] = len(suffix)
-  return prefix_RS, len_R, token_RJT, len_RJ
+def _pad(rows, num_rows: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Ids padded on the right, [num_rows, size], and how many of a row are."""
+  ids_BT, valid_BT = shapes.pad_to(rows, num_rows, size)
+  return ids_BT, valid_BT.sum(axis=1, dtype=np.int32)
 
 
-def _hidden(params, cfg, prefix_RS, len_R, token_RJT) -> jax.Array:
+@functools.partial(jax.jit, static_argnames='cfg')
+def _prefix(params, cfg, prefix_RS, len_R) -> cache_lib.Prefix:
+  """Keys and values of the beginnings that continuations share."""
+  _, cache = decoder.prefill(params, cfg, prefix_RS)
+  return cache_lib.as_prefix(cache, len_R, prefix_RS.shape[1])
+
+
+def _hidden(params, cfg, prefix, token_RJT) -> jax.Array:
   """Hidden states [R, J, T, D] of continuations, each after its prefix."""
   R, J, T = token_RJT.shape
-  _, cache = decoder.prefill(params, cfg, prefix_RS)
-  prefix = decoder.as_prefix(cache, len_R, prefix_RS.shape[1])
   suffix = decoder.empty_cache(cfg, R, J, T, params['embed_VD'].dtype)
   position_RJT = jnp.broadcast_to(
-    len_R[:, None, None] + jnp.arange(T), (R, J, T)
+    prefix.len_P[:, None, None] + jnp.arange(T), (R, J, T)
   )
   visible_RJTS = jnp.broadcast_to(jnp.tri(T, dtype=bool), (R, J, T, T))
   hidden_RJTD, _ = decoder.extend(
@@ -148,9 +186,9 @@ def _hidden(params, cfg, prefix_RS, len_R, token_RJT) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames='cfg')
-def _mean_logprob(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
+def _mean_logprob(params, cfg, prefix, token_RJT, len_RJ):
   """Mean over t >= 1 of log p(token t | all before), [R, J], float32."""
-  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  hidden_RJTD = _hidden(params, cfg, prefix, token_RJT)
 
   def logprob(inputs):  # Of one position, so that no [R, J, T, V] is made.
     hidden_D, target = inputs
@@ -169,23 +207,23 @@ def _mean_logprob(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
 
 
 @functools.partial(jax.jit, static_argnames='cfg')
-def _score(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
+def _score(params, cfg, prefix, token_RJT, len_RJ):
   """The one score at the last token, [R, J], float32."""
-  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  hidden_RJTD = _hidden(params, cfg, prefix, token_RJT)
   return decoder.score(params, _last(hidden_RJTD, len_RJ))[..., 0]
 
 
 @functools.partial(jax.jit, static_argnames='cfg')
-def _last_hidden(params, cfg, prefix_RS, len_R, token_RJT, len_RJ):
+def _last_hidden(params, cfg, prefix, token_RJT, len_RJ):
   """Final-norm hidden states at the last token, [R, J, D], float32."""
-  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  hidden_RJTD = _hidden(params, cfg, prefix, token_RJT)
   return _last(hidden_RJTD, len_RJ).astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'yes', 'no'))
-def _difference(params, cfg, prefix_RS, len_R, token_RJT, len_RJ, *, yes, no):
+def _difference(params, cfg, prefix, token_RJT, len_RJ, *, yes, no):
   """logit(yes) − logit(no) at the last token, [R, J], float32."""
-  hidden_RJTD = _hidden(params, cfg, prefix_RS, len_R, token_RJT)
+  hidden_RJTD = _hidden(params, cfg, prefix, token_RJT)
   logits_RJV = decoder.logits(params, cfg, _last(hidden_RJTD, len_RJ))
   return logits_RJV[..., yes] - logits_RJV[..., no]
 

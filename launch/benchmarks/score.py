@@ -32,11 +32,11 @@ class ScoreWork:
   seed: int = 0
   # SmolLM2-135M, its head random, in bfloat16.
   decoder: Reading = Reading(
-    num_prompts=8, k=32, batch_tokens=16384, peer_rows=8
+    num_prompts=8, k=32, batch_tokens=2048, peer_rows=4
   )
   # DeBERTa-v3-base's shape, everything random, in float32.
   deberta: Reading = Reading(
-    num_prompts=2, k=16, batch_tokens=4096, peer_rows=4
+    num_prompts=1, k=16, batch_tokens=1280, peer_rows=4
   )
 
   def __post_init__(self):

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.data import assets, paretobandit
-from erp_jax.models import checkpoint, deberta, decoder_weights, tokenizer
+from erp_jax.models import (
+  bits,
+  checkpoint,
+  deberta,
+  decoder_weights,
+  tokenizer,
+)
 from erp_jax.models import params as params_lib
 from erp_jax.score import conversations, pairs
 from erp_jax.score import reader as reader_lib
@@ -56,7 +62,8 @@ def decoder_scorer(work) -> conversations.ConversationScorer:
   model = dataclasses.replace(model, num_labels=1)
   head = {'score_JD': decoder_weights.declare(model)['score_JD']}
   key = jax.random.key(work.seed)
-  params = {**params, **params_lib.init(head, key, jnp.bfloat16)}
+  params |= params_lib.init(head, key, jnp.bfloat16)
+  params['layers'] = bits.pack(params['layers'])
   tokens = tokenizer.load_tokenizer(ckpt.path)
   return conversations.ConversationScorer(
     reader_lib.Reader(model, params, tokens, work.decoder.batch_tokens),

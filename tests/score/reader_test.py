@@ -105,6 +105,17 @@ def test_batches_and_padding_change_nothing(params, batch_tokens):
       np.testing.assert_allclose(alone[0][0], value, atol=1e-5)
 
 
+def test_without_a_prefix_and_more_continuations_than_are_read_at_once(params):
+  rng = np.random.default_rng(4)
+  rows = [rng.integers(0, 120, n).tolist() for n in rng.integers(1, 60, 21)]
+  assert reader_lib.group(rows).prefix == []
+  got = _reader(params).mean_logprob([reader_lib.Group([], rows)], _ignore)[0]
+  for row, value in zip(rows, got, strict=True):
+    logp_TV = special.log_softmax(_logits(params, row), axis=-1)
+    each = [logp_TV[t, row[t + 1]] for t in range(len(row) - 1)]
+    assert len(row) == 1 or abs(np.mean(each) - value) < 2e-5
+
+
 def test_progress_and_positions_are_all_told(params):
   told = []
   groups = _groups(3)
