@@ -1,8 +1,7 @@
 """Our router on the routing workload."""
 
-import os
-
 import numpy as np
+import threadpoolctl  # Comes with scikit-learn, of the extra `test`.
 
 from erp_jax import serve
 from erp_jax.embed import embedder
@@ -37,12 +36,12 @@ def decide(argument):
   emb_NE = encoder.embed(embed_ours.texts(max(work.fit_prompts, batch))).emb_NE
   made = _policy(work, emb_NE)
   ids = [str(n) for n in range(batch)]
-  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
   def run() -> contest.Work:
     num_batches = -(-work.num_decisions // batch)
-    for _ in range(num_batches):
-      made.decide(emb_NE[:batch], budget=work.budget, prompt_ids=ids)
+    with threadpoolctl.threadpool_limits(1):
+      for _ in range(num_batches):
+        made.decide(emb_NE[:batch], budget=work.budget, prompt_ids=ids)
     return contest.Work(num_batches * batch)
 
   return run
