@@ -21,11 +21,11 @@ from erp_jax.score import rewards as rewards_lib
 # Bytes in a run of the quickstart (BUILD.md, "Plans"): of a folder's manifest
 # and identity, a row's other columns, a token of compressed text, a reward, a
 # number of a vector, and of a folder of orbax's.
-_FOLDER_BYTES = 7000
+_FOLDER_BYTES = 3800
 _RESPONSE_BYTES, _TOKEN_BYTES = 6.0, 1.9
-_REWARD_BYTES = 7.0
+_REWARD_BYTES = 5.0
 _NUMBER_BYTES = 5.3
-_PROBE_BYTES = 30_000
+_PROBE_BYTES = 6000
 PROBE_SECS = 0.04  # To read one probe's rewards and save it, in that run.
 HOST_DTYPE = 'float64'
 QUESTION_TOKENS = 24  # Around a prompt and response that a judge reads.
