@@ -12,6 +12,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -22,30 +23,57 @@ namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
+// Sixteen at once: one register with AVX-512, two or four without.
+constexpr int64_t kLanes = 16;
+typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
+typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+typedef int32_t Signed __attribute__((vector_size(kLanes * sizeof(int32_t))));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+
+inline Floats Load(const float* from) {
+  Floats x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+
+inline Floats Load(const uint16_t* from) {  // The bits of bfloat16.
+  Halves bits;
+  std::memcpy(&bits, from, sizeof bits);
+  return (Floats)(__builtin_convertvector(bits, Words) << 16);
+}
+
 inline float Value(float x) { return x; }
 
-inline float Value(uint16_t bits) {  // Of bfloat16.
+inline float Value(uint16_t bits) {
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;
   float x;
   std::memcpy(&x, &wide, sizeof x);
   return x;
 }
 
-// exp(x) for x <= 0, within 2e-7 of it; zero below -87. Cephes' polynomial.
-inline float Exp(float x) {
-  const float n = std::nearbyint(x * 1.44269504f);
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
+// exp(x) for x <= 0, within 2e-7 of it, by Cephes' polynomial. Zero below -40,
+// 4e-18: not to be seen in a float32 sum that holds a one, and its products with
+// values could be subnormal, which take a hundred times as long.
+inline Floats Exp(Floats x) {
+  x = x < -41.0f ? Floats{} - 41.0f : x;
+  const Floats rounder = Floats{} + 12582912.0f;  // 1.5 · 2^23.
+  const Floats n = (x * 1.44269504f + rounder) - rounder;
+  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Floats p = Floats{} + 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return x < -87.0f ? 0.0f : p * scale;
+  const Words bits = (Words)(__builtin_convertvector(n, Signed) + 127) << 23;
+  return x < -40.0f ? Floats{} : p * (Floats)bits;
+}
+
+inline float Exp(float x) { return Exp(Floats{} + x)[0]; }
+
+inline int64_t Lanes(int64_t size) {  // Rounded up to whole registers.
+  return (size + kLanes - 1) / kLanes * kLanes;
 }
 
 // One layer's keys [W, S] and values [S, W] of one head, and which are seen.
@@ -55,12 +83,19 @@ struct Part {
   const T* value;
   const bool* seen;
   int64_t size;
+  int64_t known;  // Entries that `seen` tells of; later ones are not seen.
   int64_t first;  // Entries before it, and from `end` on, are not seen.
   int64_t end;
 
+  // Between rows of scores.
+  int64_t Stride() const { return Lanes(size); }
+  // The registers that hold the entries from `first` to `end`.
+  int64_t From() const { return first / kLanes * kLanes; }
+  int64_t To() const { return Lanes(end); }
+
   void Trim() {
     first = 0;
-    end = size;
+    end = known;
     while (end > 0 && !seen[end - 1]) --end;
     while (first < end && !seen[first]) ++first;
   }
@@ -71,63 +106,180 @@ struct Sizes {
   float scale, softcap;
 };
 
-// Scores [R, stride] of the seen entries, -inf of others, after the scale.
-template <typename T>
-void Score(const float* q, const Part<T>& part, const Sizes& n, int64_t stride,
-           float* score) {
-  for (int64_t r = 0; r < n.R; ++r) {
-    float* row = score + r * stride;
-    std::fill(row + part.first, row + part.end, 0.0f);
-    for (int64_t w = 0; w < n.W; ++w) {
-      const T* key = part.key + w * part.size;
-      const float x = q[r * n.W + w];
-      for (int64_t s = part.first; s < part.end; ++s) {
-        row[s] += x * Value(key[s]);
-      }
-    }
-    for (int64_t s = part.first; s < part.end; ++s) {
-      float x = row[s] * n.scale;
-      if (n.softcap != 0) x = n.softcap * std::tanh(x / n.softcap);
-      row[s] = part.seen[s] ? x : kNone;
+// out[n][i] = Σ_t x[n * x_stride + t] y[t * y_stride + i] for N rows and M
+// registers of columns, t in [first, end). M is as large as registers allow: then
+// y is read along its rows.
+template <int N, int M, typename T>
+void Multiply(const float* x, int64_t x_stride, const T* y, int64_t y_stride,
+              int64_t first, int64_t end, float (&out)[N][M * kLanes]) {
+  Floats sum[N][M] = {};
+  for (int64_t t = first; t < end; ++t) {
+    for (int m = 0; m < M; ++m) {
+      const Floats value = Load(y + t * y_stride + m * kLanes);
+      for (int n = 0; n < N; ++n) sum[n][m] += x[n * x_stride + t] * value;
     }
   }
+  std::memcpy(out, sum, sizeof out);
+}
+
+// The same of fewer columns than a register holds.
+template <int N, typename T>
+void MultiplyFew(const float* x, int64_t x_stride, const T* y, int64_t y_stride,
+                 int64_t first, int64_t end, int64_t count,
+                 float (&out)[N][kLanes]) {
+  for (int n = 0; n < N; ++n) {
+    for (int64_t i = 0; i < count; ++i) {
+      out[n][i] = 0;
+      for (int64_t t = first; t < end; ++t) {
+        out[n][i] += x[n * x_stride + t] * Value(y[t * y_stride + i]);
+      }
+    }
+  }
+}
+
+// What scores become before the softmax: `count` columns of N rows from s on.
+template <int N, int M, typename T>
+void Keep(const float (&sum)[N][M], int64_t s, int64_t count,
+          const Part<T>& part, const Sizes& n, float* score) {
+  const int64_t end = std::min(s + count, part.end);
+  for (int r = 0; r < N; ++r) {
+    float* row = score + r * part.Stride();
+    for (int64_t at = std::max(s, part.first); at < end; ++at) {
+      float x = sum[r][at - s] * n.scale;
+      if (n.softcap != 0) x = n.softcap * std::tanh(x / n.softcap);
+      row[at] = part.seen[at] ? x : kNone;
+    }
+  }
+}
+
+// Scores from entry s on in steps of M registers; gives the entry after them. The
+// last step ends with the row, and may begin among entries already done.
+template <int N, int M, typename T>
+int64_t ScoreColumns(const float* q, int64_t s, const Part<T>& part,
+                     const Sizes& n, float* score) {
+  constexpr int64_t count = M * kLanes;
+  for (; s < part.end && part.size >= count; s += count) {
+    s = std::min(s, part.size - count);
+    float sum[N][count];
+    Multiply<N, M>(q, n.W, part.key + s, part.size, 0, n.W, sum);
+    Keep(sum, s, count, part, n, score);
+  }
+  return s;
+}
+
+// Scores [N, stride] of the seen entries after the scale, -inf of others.
+template <int N, typename T>
+void ScoreRows(const float* q, const Part<T>& part, const Sizes& n,
+               float* score) {
+  for (int r = 0; r < N; ++r) {
+    float* row = score + r * part.Stride();
+    std::fill(row + part.From(), row + part.To(), kNone);
+  }
+  int64_t s = ScoreColumns<N, 8>(q, part.first, part, n, score);
+  s = ScoreColumns<N, 1>(q, s, part, n, score);
+  if (s < part.end) {
+    float sum[N][kLanes];
+    MultiplyFew(q, n.W, part.key + s, part.size, 0, n.W, part.size - s, sum);
+    Keep(sum, s, part.size - s, part, n, score);
+  }
+}
+
+// The largest of the scores of a row, and `most`.
+template <typename T>
+float Top(const float* row, const Part<T>& part, float most) {
+  Floats top = Floats{} + most;
+  for (int64_t s = part.From(); s < part.To(); s += kLanes) {
+    const Floats x = Load(row + s);
+    top = x > top ? x : top;
+  }
+  for (int64_t i = 0; i < kLanes; ++i) most = std::max(most, top[i]);
+  return most;
+}
+
+// Adds weighted values from column w on in steps of M registers, while whole ones
+// are left; gives the column after them.
+template <int N, int M, typename T>
+int64_t AddColumns(const float* weight, int64_t w, const Part<T>& part,
+                   const Sizes& n, float* out) {
+  constexpr int64_t count = M * kLanes;
+  for (; w + count <= n.W; w += count) {
+    float sum[N][count];
+    Multiply<N, M>(weight, part.Stride(), part.value + w, n.W, part.first,
+                   part.end, sum);
+    for (int r = 0; r < N; ++r) {
+      for (int64_t i = 0; i < count; ++i) out[r * n.W + w + i] += sum[r][i];
+    }
+  }
+  return w;
 }
 
 // Adds the values, weighted by exp(score - top), to out [R, W], and the weights
 // to total [R].
-template <typename T>
-void Add(float* score, const float* top, const Part<T>& part, const Sizes& n,
-         int64_t stride, float* total, float* out) {
-  for (int64_t r = 0; r < n.R; ++r) {
-    float* row = score + r * stride;
-    float sum = 0;
-    for (int64_t s = part.first; s < part.end; ++s) {
-      row[s] = Exp(row[s] - top[r]);
+template <int N, typename T>
+void AddRows(float* score, const float* top, const Part<T>& part,
+             const Sizes& n, float* total, float* out) {
+  for (int r = 0; r < N; ++r) {
+    float* row = score + r * part.Stride();
+    Floats sum = {};
+    for (int64_t s = part.From(); s < part.To(); s += kLanes) {
+      const Floats weight = Exp(Load(row + s) - top[r]);
+      std::memcpy(row + s, &weight, sizeof weight);
+      sum += weight;
     }
-    for (int64_t s = part.first; s < part.end; ++s) sum += row[s];
-    total[r] += sum;
+    for (int64_t i = 0; i < kLanes; ++i) total[r] += sum[i];
   }
-  for (int64_t s = part.first; s < part.end; ++s) {
-    const T* value = part.value + s * n.W;
-    for (int64_t r = 0; r < n.R; ++r) {
-      const float weight = score[r * stride + s];
-      float* sum = out + r * n.W;
-      for (int64_t w = 0; w < n.W; ++w) sum[w] += weight * Value(value[w]);
+  int64_t w = AddColumns<N, 4>(score, 0, part, n, out);
+  w = AddColumns<N, 1>(score, w, part, n, out);
+  if (w < n.W) {
+    float sum[N][kLanes];
+    MultiplyFew(score, part.Stride(), part.value + w, n.W, part.first, part.end,
+                n.W - w, sum);
+    for (int r = 0; r < N; ++r) {
+      for (int64_t i = 0; w + i < n.W; ++i) out[r * n.W + w + i] += sum[r][i];
     }
   }
 }
 
-// Attention of the R queries [R, W] of one head; `room` holds R (A + B) floats.
+// Calls rows(std::integral_constant<int, N>, r) for up to four rows at a time.
+template <typename Rows>
+void ForRows(int64_t R, const Rows& rows) {
+  for (int64_t r = 0; r < R; r += 4) {
+    switch (std::min<int64_t>(4, R - r)) {
+      case 1: rows(std::integral_constant<int, 1>(), r); break;
+      case 2: rows(std::integral_constant<int, 2>(), r); break;
+      case 3: rows(std::integral_constant<int, 3>(), r); break;
+      default: rows(std::integral_constant<int, 4>(), r);
+    }
+  }
+}
+
+template <typename T>
+void Score(const float* q, const Part<T>& part, const Sizes& n, float* score) {
+  ForRows(n.R, [&](auto num, int64_t r) {
+    ScoreRows<num.value>(q + r * n.W, part, n, score + r * part.Stride());
+  });
+}
+
+template <typename T>
+void Add(float* score, const float* top, const Part<T>& part, const Sizes& n,
+         float* total, float* out) {
+  ForRows(n.R, [&](auto num, int64_t r) {
+    AddRows<num.value>(score + r * part.Stride(), top + r, part, n, total + r,
+                       out + r * n.W);
+  });
+}
+
+// Attention of the R queries [R, W] of one head; `room` is for their scores.
 template <typename T>
 void Attend(const float* q, const float* key, const float* value, bool sees_it,
             const Part<T>& shared, const Part<T>& own, const Sizes& n,
             float* room, float* out) {
   float* shared_score = room;
-  float* own_score = room + n.R * shared.size;
-  float* top = own_score + n.R * own.size;
+  float* own_score = room + n.R * shared.Stride();
+  float* top = own_score + n.R * own.Stride();
   float* total = top + n.R;
-  Score(q, shared, n, shared.size, shared_score);
-  Score(q, own, n, own.size, own_score);
+  Score(q, shared, n, shared_score);
+  Score(q, own, n, own_score);
   for (int64_t r = 0; r < n.R; ++r) {
     float x = 0;
     for (int64_t w = 0; w < n.W; ++w) x += q[r * n.W + w] * key[w];
@@ -135,19 +287,15 @@ void Attend(const float* q, const float* key, const float* value, bool sees_it,
     if (n.softcap != 0) x = n.softcap * std::tanh(x / n.softcap);
     // The finite floor keeps a row that sees nothing at zeros.
     float most = sees_it ? x : std::numeric_limits<float>::lowest();
-    for (int64_t s = shared.first; s < shared.end; ++s) {
-      most = std::max(most, shared_score[r * shared.size + s]);
-    }
-    for (int64_t s = own.first; s < own.end; ++s) {
-      most = std::max(most, own_score[r * own.size + s]);
-    }
+    most = Top(shared_score + r * shared.Stride(), shared, most);
+    most = Top(own_score + r * own.Stride(), own, most);
     const float weight = sees_it ? Exp(x - most) : 0.0f;
     top[r] = most;
     total[r] = weight;
     for (int64_t w = 0; w < n.W; ++w) out[r * n.W + w] = weight * value[w];
   }
-  Add(shared_score, top, shared, n, shared.size, total, out);
-  Add(own_score, top, own, n, own.size, total, out);
+  Add(shared_score, top, shared, n, total, out);
+  Add(own_score, top, own, n, total, out);
   for (int64_t r = 0; r < n.R; ++r) {
     const float sum = std::max(total[r], std::numeric_limits<float>::min());
     for (int64_t w = 0; w < n.W; ++w) out[r * n.W + w] /= sum;
@@ -207,12 +355,11 @@ ffi::Error Run(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q,
   ForEach(pool, P * K, [&](int64_t i) {
     const int64_t p = i / K;
     const bool* seen = see_own + i * (1 + seen_S);
-    std::vector<float> room(n.R * (A + S + 2));
-    Part<T> shared{nullptr, nullptr, see_shared + p * A, A, 0, 0};
-    Part<T> own{nullptr, nullptr, seen + 1, seen_S, 0, 0};
+    std::vector<float> room(n.R * (Lanes(A) + Lanes(S) + 2));
+    Part<T> shared{nullptr, nullptr, see_shared + p * A, A, A, 0, 0};
+    Part<T> own{nullptr, nullptr, seen + 1, S, seen_S, 0, 0};
     shared.Trim();
     own.Trim();
-    own.size = S;
     for (int64_t g = 0; g < G; ++g) {
       const int64_t head = i * G + g;
       const int64_t at_shared = ((at * all_P + p) * G + g) * A * n.W;
