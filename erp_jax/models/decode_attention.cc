@@ -106,6 +106,9 @@ struct Sizes {
   float scale, softcap;
 };
 
+// Rows fetched before they are read: each begins far from the last one's end.
+constexpr int64_t kAhead = 16;
+
 // out[n][i] = Σ_t x[n * x_stride + t] y[t * y_stride + i] for N rows and M
 // registers of columns, t in [first, end). M is as large as registers allow: then
 // y is read along its rows.
@@ -115,6 +118,7 @@ void Multiply(const float* x, int64_t x_stride, const T* y, int64_t y_stride,
   Floats sum[N][M] = {};
   for (int64_t t = first; t < end; ++t) {
     for (int m = 0; m < M; ++m) {
+      __builtin_prefetch(y + (t + kAhead) * y_stride + m * kLanes);
       const Floats value = Load(y + t * y_stride + m * kLanes);
       for (int n = 0; n < N; ++n) sum[n][m] += x[n * x_stride + t] * value;
     }
