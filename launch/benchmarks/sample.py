@@ -19,7 +19,7 @@ class SampleWork:
   slots: int = 512
   seed: int = 0
   # transformers: prompts in one batch, each K times.
-  peer_prompts: int = 1
+  peer_prompts: int = 4
   peers: tuple[str, ...] = ('transformers', 'llama.cpp')
 
   def __post_init__(self):
