@@ -172,14 +172,7 @@ class _Run:
         self.params, self.task, self.state, self.groups, size
       )
       chunk.append(token_PK)
-    token_CPK, active_PK, finite = jax.device_get(
-      (chunk, self.state.slots.active_PK, self.state.slots.finite)
-    )
-    if not finite:
-      raise errors.UserError(
-        'the network gave a logit that is not finite: its weights are '
-        'damaged, or its dtype is too narrow (sample.dtype).'
-      )
+    token_CPK, active_PK = self._get(chunk)
     token_CPK = np.stack(token_CPK)
     sampled = token_CPK != programs.NO_TOKEN
     for c, p, k in np.argwhere(sampled):
@@ -218,7 +211,7 @@ class _Run:
       group_RJ,
       np.resize(words_NKJ, (rows, *words_NKJ.shape[1:])),
     )
-    first_RK, active_PK = jax.device_get((first_RK, self.state.slots.active_PK))
+    first_RK, active_PK = self._get(first_RK)
     for n, first_K in zip(begun, first_RK, strict=False):
       for k, token in enumerate(first_K):
         self._append(n * self.task.k + k, token)
@@ -228,6 +221,19 @@ class _Run:
       active_PK[at_J], self.seats.owner_PK[at_J], seating.FREE
     )
     return len(begun)
+
+  def _get(self, tokens: Any) -> tuple[Any, np.ndarray]:
+    """Tokens on the host, and which slots are active; UserError for a NaN."""
+    slots = self.state.slots
+    tokens, active_PK, finite = jax.device_get(
+      (tokens, slots.active_PK, slots.finite)
+    )
+    if not finite:
+      raise errors.UserError(
+        'the network gave a logit that is not finite: its weights are '
+        'damaged, or its dtype is too narrow (sample.dtype).'
+      )
+    return tokens, active_PK
 
   def _append(self, owner: int, token: int) -> None:
     n, k = divmod(int(owner), self.task.k)

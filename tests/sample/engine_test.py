@@ -226,9 +226,11 @@ def test_ids_no_tokenizer_has_are_never_drawn(params):
   assert not any(r.stopped for per in responses for r in per)
 
 
-def test_a_nan_is_an_error(params):
+@pytest.mark.parametrize('max_new_tokens', [1, 12])
+def test_a_nan_is_an_error(params, max_new_tokens):
+  task = dataclasses.replace(_TASK, max_new_tokens=max_new_tokens)
   norm_D = params['norm_D'].at[3].set(jnp.nan)
   with pytest.raises(errors.UserError, match='not finite'):
     engine.generate(
-      params | {'norm_D': norm_D}, _TASK, _ENGINE, _prompts(2), _words(2, 3)
+      params | {'norm_D': norm_D}, task, _ENGINE, _prompts(2), _words(2, 3)
     )
