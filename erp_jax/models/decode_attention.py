@@ -94,7 +94,15 @@ def _register() -> bool:
       "XLA's attention, which takes about twice as long."
     )
     return False
-  library = ctypes.cdll.LoadLibrary(str(_build(compiler)))
+  built = _build(compiler)
+  if isinstance(built, str):
+    _log.warning(
+      '%s does not compile %s (%s): decoding on CPU goes on with '
+      "XLA's attention, which takes about twice as long.",
+      *(compiler, _SOURCE.name, built),
+    )
+    return False
+  library = ctypes.cdll.LoadLibrary(str(built))
   for target in _TARGETS.values():
     jax.ffi.register_ffi_target(
       target, jax.ffi.pycapsule(getattr(library, target)), platform='cpu'
@@ -102,8 +110,11 @@ def _register() -> bool:
   return True
 
 
-def _build(compiler: str) -> pathlib.Path:
-  """The shared library, in $ERP_CACHE/native under what it was made from."""
+def _build(compiler: str) -> pathlib.Path | str:
+  """The shared library, in $ERP_CACHE/native under what it was made from.
+
+  Or the first line of what the compiler had against it.
+  """
   headers = ('-isystem', jax.ffi.include_dir())
   command = [compiler, *_FLAGS, *headers, str(_SOURCE)]
   made_from = (*command, _SOURCE.read_text(), jax.__version__, _cpu())
@@ -114,7 +125,11 @@ def _build(compiler: str) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
       made = pathlib.Path(scratch) / library.name
-      subprocess.run([*command, '-o', str(made)], check=True)
+      done = subprocess.run(
+        [*command, '-o', str(made)], capture_output=True, text=True
+      )
+      if done.returncode:
+        return (done.stderr.splitlines() or ['no message'])[0]
       made.rename(library)
   return library
 

@@ -1,6 +1,7 @@
 """The CPU kernel gives what a softmax over all keys gives, in float64."""
 
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -102,12 +103,21 @@ def test_xla_attends_alike_where_there_is_no_compiler(monkeypatch):
   np.testing.assert_allclose(got, want, rtol=0, atol=3e-6)
 
 
-def test_without_a_compiler_it_says_so(monkeypatch, caplog):
-  monkeypatch.setenv('PATH', '')
-  monkeypatch.delenv('CXX', raising=False)
+@pytest.mark.parametrize(
+  'env, said',
+  [
+    ({'PATH': '', 'CXX': ''}, 'no C++ compiler'),
+    ({'CXX': shutil.which('false')}, 'does not compile decode_attention.cc'),
+  ],
+)
+def test_without_a_compiler_that_works_it_says_so(
+  monkeypatch, caplog, tmp_path, env, said
+):
+  for name, value in (env | {'ERP_CACHE': str(tmp_path)}).items():
+    monkeypatch.setenv(name, value)
   decode_attention._register.cache_clear()
   try:
     assert not decode_attention.is_usable()
   finally:
     decode_attention._register.cache_clear()
-  assert 'no C++ compiler' in caplog.text
+  assert said in caplog.text
