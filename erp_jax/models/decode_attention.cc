@@ -333,7 +333,7 @@ void ForEach(ffi::ThreadPool pool, int64_t num, const Task& task) {
 }
 
 // q [P, K, G, R, W]; new key and value [P, K, G, W]; caches [L, ≥P, (K,) G,
-// W, S] and [L, ≥P, (K,) G, S, W]; what is seen [P, A] and [P, K, 1 + S], the
+// W, S] and [L, ≥P, (K,) G, S, W]; what is seen [P, K, A] and [P, K, 1 + S], the
 // new token's key first. Gives [P, K, G, R, W].
 template <typename T>
 ffi::Error Run(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q,
@@ -360,7 +360,7 @@ ffi::Error Run(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q,
     const int64_t p = i / K;
     const bool* seen = see_own + i * (1 + seen_S);
     std::vector<float> room(n.R * (Lanes(A) + Lanes(S) + 2));
-    Part<T> shared{nullptr, nullptr, see_shared + p * A, A, A, 0, 0};
+    Part<T> shared{nullptr, nullptr, see_shared + i * A, A, A, 0, 0};
     Part<T> own{nullptr, nullptr, seen + 1, S, seen_S, 0, 0};
     shared.Trim();
     own.Trim();

@@ -70,6 +70,9 @@ def attend(
   P, K, _, G, R, W = q_PKTGRW.shape
   wide = lambda x, *shape: x.reshape(shape).astype(jnp.float32)
   seen_PKS = jnp.concatenate([new_PKTS, old_PKTS], axis=-1)[:, :, 0]
+  # Without a window, the same for all K.
+  shape = (P, K, 1, prefix_PKTS.shape[-1])
+  prefix_PKS = jnp.broadcast_to(prefix_PKTS, shape)[:, :, 0]
   call = jax.ffi.ffi_call(
     _TARGETS[own[0].dtype], jax.ShapeDtypeStruct((P, K, G, R, W), jnp.float32)
   )
@@ -77,7 +80,7 @@ def attend(
     wide(q_PKTGRW, P, K, G, R, W),
     wide(new[0], P, K, G, W),
     wide(new[1], P, K, G, W),
-    *(*shared, *own, prefix_PKTS[:, 0, 0], seen_PKS, jnp.int32(layer)),
+    *(*shared, *own, prefix_PKS, seen_PKS, jnp.int32(layer)),
     scale=np.float32(scores.scale),
     softcap=np.float32(scores.softcap),
   )

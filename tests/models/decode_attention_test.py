@@ -25,14 +25,14 @@ def _inputs(dtype):
   sees = attention.Seen(
     seen(_READ_P, _K, 1, 1),
     seen(_READ_P, _K, 1, _READ_S),
-    seen(_READ_P, 1, 1, _A),
+    seen(_READ_P, _K, 1, _A),
   )
   # One sequence sees nothing, one sees itself alone.
   nothing = jnp.zeros((), bool)
   sees = attention.Seen(
     sees.new_PKTS.at[0, :2].set(jnp.array([[[False]], [[True]]])),
     sees.old_PKTS.at[0, :2].set(nothing),
-    sees.prefix_PKTS.at[0].set(nothing),
+    sees.prefix_PKTS.at[0, :2].set(nothing),
   )
   return q, new, shared, own, sees
 
@@ -61,7 +61,7 @@ def _softmax(q, new, shared, own, layer, sees, scores):
       [
         sees.new_PKTS[p, k, 0],
         sees.old_PKTS[p, k, 0],
-        sees.prefix_PKTS[p, 0, 0],
+        sees.prefix_PKTS[p, k, 0],
       ]
     )
     score_RS = q[p, k, 0, g] @ key_WS * scores.scale
