@@ -83,7 +83,11 @@ def test_incomplete_prompts_are_left_out_and_single_samples_counted():
   reward_NKM[7, :, 1] = np.nan
   expected = _decompose(np.delete(reward_NKM, 7, axis=0))
   result = _decompose(reward_NKM)
-  assert result.num_prompts == 8 and result == expected
+  assert result.num_prompts == 8 == expected.num_prompts
+  for name in ('prompt', 'arm', 'interaction', 'noise'):
+    assert getattr(result, name) == pytest.approx(
+      getattr(expected, name), rel=1e-12
+    )
   reward_NKM[2, 1:, 0] = np.nan
   assert _decompose(reward_NKM).num_pooled == 1
 
