@@ -63,7 +63,7 @@ class DecoderConfig:
     return self.heads // self.kv_heads
 
 
-class Context(NamedTuple):
+class _Context(NamedTuple):
   """What is the same for all layers: visible keys, windows, rotary angles."""
 
   seen: attention.Seen
@@ -117,7 +117,7 @@ def prefill(
   args = (params, cfg, token_PKT, position_PKT, None, suffix, 0, visible_PKTS)
   hidden_PKTD, suffix = _extend(*args)
   if not num_layers:
-    hidden_PKTD = final_norm(params, cfg, hidden_PKTD)
+    hidden_PKTD = _norm(hidden_PKTD, params['norm_D'], cfg)
   return hidden_PKTD[:, 0], suffix
 
 
@@ -152,7 +152,7 @@ def extend(
   """
   args = (token_PKT, position_PKT, prefix, suffix, slot, visible_PKTS)
   hidden_PKTD, suffix = _extend(params, cfg, *args)
-  return final_norm(params, cfg, hidden_PKTD), suffix
+  return _norm(hidden_PKTD, params['norm_D'], cfg), suffix
 
 
 def logits(params: Any, cfg: DecoderConfig, hidden: jax.Array) -> jax.Array:
@@ -170,7 +170,7 @@ def score(params: Any, hidden: jax.Array) -> jax.Array:
   return int8.logits(hidden, params['score_JD'])
 
 
-def begin(
+def _begin(
   params: Any,
   cfg: DecoderConfig,
   token_PKT: jax.Array,
@@ -180,7 +180,7 @@ def begin(
   position_PKS: jax.Array,
   slot: jax.Array | int,
   visible_PKTS: jax.Array,
-) -> tuple[jax.Array, Context]:
+) -> tuple[jax.Array, _Context]:
   """Embeddings [P, K, T, D], and what all layers know: see `extend`.
 
   `prefix_size` 0 is no prefix, `position_PKS` that of the suffix.
@@ -195,7 +195,7 @@ def begin(
   x_PKTD = sharding.constrain(x_PKTD, 'batch', None, None, None)
   if cfg.embed_scaled:
     x_PKTD *= jnp.asarray(cfg.width**0.5, x_PKTD.dtype)
-  return x_PKTD, Context(
+  return x_PKTD, _Context(
     attention.seen(position_PKT, prefix_size, len_P, slot, visible_PKTS),
     attention.near(
       cfg.window, position_PKT, prefix_size, position_PKS[..., :S]
@@ -205,11 +205,11 @@ def begin(
   )
 
 
-def run_layers(
+def _run_layers(
   stack: Any,
   cfg: DecoderConfig,
   x_PKTD: jax.Array,
-  context: Context,
+  context: _Context,
   windowed_L: jax.Array,
   shared: tuple[jax.Array, jax.Array] | None,
   own: tuple[jax.Array, jax.Array],
@@ -256,16 +256,6 @@ def run_layers(
   return jax.lax.scan(block, x_PKTD, (at_L, stack, windowed_L))
 
 
-def windowed(cfg: DecoderConfig) -> np.ndarray:
-  """Which layers see a window, [L]."""
-  return np.asarray(cfg.windowed or (False,) * cfg.num_layers)
-
-
-def final_norm(params: Any, cfg: DecoderConfig, x: jax.Array) -> jax.Array:
-  """What the head reads, [..., D], of the last layer's states."""
-  return _norm(x, params['norm_D'], cfg)
-
-
 def _extend(
   params, cfg, token_PKT, position_PKT, prefix, suffix, slot, visible_PKTS
 ):
@@ -274,12 +264,13 @@ def _extend(
   if prefix is not None:
     size, len_P = prefix.key_LPGWS.shape[-1], prefix.len_P
     shared = (prefix.key_LPGWS, prefix.value_LPGSW)
-  x_PKTD, context = begin(
+  x_PKTD, context = _begin(
     *(params, cfg, token_PKT, position_PKT, size, len_P),
     *(suffix.position_PKS, slot, visible_PKTS),
   )
-  x_PKTD, new = run_layers(
-    *(params['layers'], cfg, x_PKTD, context, windowed(cfg)),
+  windowed_L = np.asarray(cfg.windowed or (False,) * cfg.num_layers)
+  x_PKTD, new = _run_layers(
+    *(params['layers'], cfg, x_PKTD, context, windowed_L),
     *(shared, (suffix.key_LPKGWS, suffix.value_LPKGSW)),
   )
   return x_PKTD, cache_lib.write(suffix, *new, position_PKT, slot)
