@@ -37,7 +37,7 @@ _PEERS = {
     ('transformers bfloat16', 'transformers_sample', ('torch', 'transformers')),
   ),
   'llama.cpp': (
-    ('llama.cpp bfloat16', 'llama_bfloat16', ('xllamacpp', 'torch')),
+    ('llama.cpp bfloat16', 'llama_bfloat16', ('xllamacpp',)),
     ('llama.cpp Q4_1', 'llama_packed', ('xllamacpp',)),
   ),
 }

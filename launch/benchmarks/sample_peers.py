@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
 import tempfile
 import urllib.request
@@ -86,7 +87,7 @@ def _llama(work, file: pathlib.Path):
   params.model.path = str(file)
   params.n_parallel = slots
   params.n_ctx = slots * (work.max_prompt_tokens + work.max_new_tokens)
-  params.cpuparams.n_threads = 2
+  params.cpuparams.n_threads = os.cpu_count()
   server = xllamacpp.Server(params)
   tokens = tokenizer.load_tokenizer(checkpoint.open_checkpoint(work.model).path)
   rows = [ids for _, ids in sample_ours.prompts(work, tokens)]
