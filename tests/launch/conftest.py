@@ -1,5 +1,6 @@
 """A whole pipeline on checkpoints that load in no time."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -84,19 +85,27 @@ def launch():
   return run
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture
 def start():
-  """Starts a binary in the background: returns the process."""
+  """Starts a binary in the background: returns the process.
 
-  def popen(binary: str, *flags: str) -> subprocess.Popen:
-    return subprocess.Popen(
-      command(binary, *flags),
-      cwd=_ROOT,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-    )
+  What still runs when the test ends, also by an error, is killed.
+  """
+  with contextlib.ExitStack() as stack:
 
-  return popen
+    def popen(binary: str, *flags: str) -> subprocess.Popen:
+      process = stack.enter_context(
+        subprocess.Popen(
+          command(binary, *flags),
+          cwd=_ROOT,
+          stdout=subprocess.DEVNULL,
+          stderr=subprocess.DEVNULL,
+        )
+      )
+      stack.callback(process.kill)
+      return process
+
+    yield popen
 
 
 @pytest.fixture(scope='session')
