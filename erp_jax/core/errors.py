@@ -17,6 +17,12 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     raise UserError(f'{name} is {value!r}; allowed: {", ".join(allowed)}.')
 
 
+def check_least(name: str, value: float, least: float) -> None:
+  """UserError unless the config field `name` is `least` or more."""
+  if not value >= least:
+    raise UserError(f'{name} must be >= {least}, got {value}.')
+
+
 def check_grid(name: str, grid: Sequence[int], lowest: int) -> None:
   """UserError unless the config field `name` ascends from `lowest` or more."""
   if not grid or grid[0] < lowest or list(grid) != sorted(set(grid)):

@@ -51,10 +51,7 @@ class StreamConfig:
   def __post_init__(self):
     errors.check_choice('stream.dtype', self.dtype, ('float64', 'float32'))
     for name, least in (('rows', 16), ('max_patterns', 1), ('save_secs', 0)):
-      if not getattr(self, name) >= least:
-        raise errors.UserError(
-          f'stream.{name} must be >= {least}, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'stream.{name}', getattr(self, name), least)
 
 
 class Prepared(NamedTuple):

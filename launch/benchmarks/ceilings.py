@@ -12,9 +12,7 @@ _REPEATS = 5
 
 def contender(dtype: str) -> contest.Contender:
   """Measures in every round, beside those whose limit it gives."""
-  return contest.Contender(
-    f'ceilings {dtype}', 'launch.benchmarks.ceilings:prepare', dtype
-  )
+  return contest.Contender(f'ceilings {dtype}', '.ceilings:prepare', dtype)
 
 
 def prepare(dtype: str):

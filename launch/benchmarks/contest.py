@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class Contender:
   Attributes:
     entry: 'module:function' of what prepares it, imported in its own process:
       `function(argument)` loads all it needs and returns what is timed, a
-      function without arguments that returns Work.
+      function without arguments that returns Work. '.module' is beside this.
     argument: picklable.
     packages: that it needs; without them it is named as missing.
   """
@@ -97,12 +98,12 @@ class Timing(NamedTuple):
 class _Player:
   """A contender in its process, which waits for its turn."""
 
-  def __init__(self, contender: Contender, device: str):
+  def __init__(self, contender: Contender, device: str, folder: str):
     self.name = contender.name
     context = multiprocessing.get_context('spawn')
     self._pipe, theirs = context.Pipe()
     self._process = context.Process(
-      target=_play, args=(theirs, contender, device), daemon=True
+      target=_play, args=(theirs, contender, device, folder), daemon=True
     )
     start = time.monotonic()
     self._process.start()
@@ -152,19 +153,21 @@ def hold(
   the same other one.
   """
   players = []
-  for contender in contenders:
-    if not contender.missing:
-      players.append(_Player(contender, device))
-      _log.info('%s: first result', contender.name)
-  for i in range(rounds):
-    for player in players[:: -1 if i % 2 else 1]:
-      player.turn()
-      secs, work = player.turns[-1]
-      _log.info(
-        'round %d of %d, %s: %.4g/s',
-        *(i + 1, rounds, player.name, work.count / secs),
-      )
-  return {player.name: player.end() for player in players}
+  # Their processes end without cleaning up.
+  with tempfile.TemporaryDirectory() as folder:
+    for contender in contenders:
+      if not contender.missing:
+        players.append(_Player(contender, device, folder))
+        _log.info('%s: first result', contender.name)
+    for i in range(rounds):
+      for player in players[:: -1 if i % 2 else 1]:
+        player.turn()
+        secs, work = player.turns[-1]
+        _log.info(
+          'round %d of %d, %s: %.4g/s',
+          *(i + 1, rounds, player.name, work.count / secs),
+        )
+    return {player.name: player.end() for player in players}
 
 
 def median_ratio(ours: Timing, peer: Timing) -> tuple[float, float, float]:
@@ -173,14 +176,17 @@ def median_ratio(ours: Timing, peer: Timing) -> tuple[float, float, float]:
   return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def _play(pipe, contender: Contender, device: str) -> None:
+def _play(pipe, contender: Contender, device: str, folder: str) -> None:
   """What a contender's process does."""
   logging.getLogger('erp_jax').setLevel(logging.WARNING)
   jax.config.update('jax_platforms', PLATFORMS[device])
   # Without the cache: compilation is a part of a cold start.
   counter = runtime.start(runtime.RuntimeConfig(compilation_cache=False))
+  tempfile.tempdir = folder
   module, function = contender.entry.split(':')
-  run = getattr(importlib.import_module(module), function)(contender.argument)
+  run = getattr(importlib.import_module(module, __package__), function)(
+    contender.argument
+  )
   run()
   pipe.send('ready')
   while pipe.recv() == 'run':

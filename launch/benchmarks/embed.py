@@ -26,15 +26,11 @@ class EmbedWork:
       *('num_prompts', 'gte_prompts', 'batch_tokens'),
       *('batch_tokens_bfloat16', 'peer_rows', 'peer_rows_bfloat16'),
     ):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'embed.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'embed.{name}', getattr(self, name), 1)
     for part in self.parts:
       errors.check_choice('embed.parts', part, _PARTS)
 
 
-_HERE = 'launch.benchmarks'
 _PARTS = {
   'bfloat16': ('embed bfloat16', 'minilm', ('float32', 'bfloat16')),
   'float32': ('embed float32', 'minilm', ('float32',)),
@@ -53,16 +49,19 @@ def _contest(work, case, network, peers):
     case=case,
     unit='prompts',
     dtype=dtype,
-    ours=contest.Contender(
-      'ours', f'{_HERE}.embed_ours:{network}', (work, dtype)
-    ),
+    ours=contest.Contender('ours', f'.embed_ours:{network}', (work, dtype)),
     peers=tuple(
-      contest.Contender(
-        f'sentence-transformers {peer}',
-        f'{_HERE}.embed_peers:{network}',
-        (work, peer),
-        ('sentence_transformers',),
-      )
+      sentence_transformers(f'.embed_peers:{network}', work, peer)
       for peer in peers
     ),
+  )
+
+
+def sentence_transformers(entry, work, dtype) -> contest.Contender:
+  """The peer in a dtype; prepared from (work, dtype)."""
+  return contest.Contender(
+    f'sentence-transformers {dtype}',
+    entry,
+    (work, dtype),
+    ('sentence_transformers',),
   )

@@ -27,8 +27,7 @@ class FitWork:
         continue
       value = getattr(self, field.name)
       for number in value if isinstance(value, tuple) else (value,):
-        if number < 1:
-          raise errors.UserError(f'fit.{field.name} must be >= 1, got {value}.')
+        errors.check_least(f'fit.{field.name}', number, 1)
     errors.check_choice(
       'fit.stream_dtype', self.stream_dtype, ('float32', 'float64')
     )
@@ -49,7 +48,6 @@ class Part:
 
 def contests(work: FitWork) -> list[contest.Contest]:
   """One for each size: fits, and prompts of streamed ones."""
-  here = 'launch.benchmarks'
 
   def held(name, num, entry, peers, unit='fits', dtype='float64'):
     part = Part(work, num)
@@ -57,10 +55,10 @@ def contests(work: FitWork) -> list[contest.Contest]:
       case=name,
       unit=unit,
       dtype=dtype,
-      ours=contest.Contender('ours', f'{here}.fit_ours:{entry}', part),
+      ours=contest.Contender('ours', f'.fit_ours:{entry}', part),
       peers=tuple(
         contest.Contender(
-          f'sklearn {peer}', f'{here}.fit_peers:{function}', part, ('sklearn',)
+          f'sklearn {peer}', f'.fit_peers:{function}', part, ('sklearn',)
         )
         for peer, function in peers
       ),

@@ -32,17 +32,16 @@ _PARTS = ('decoder', 'decoder new', 'encoder', 'encoder new')
 
 def contests(work: LoadWork) -> list[contest.Contest]:
   """One for each part: loadings."""
-  here = 'launch.benchmarks'
   return [
     contest.Contest(
       case=f'load {part}',
       unit='loadings',
       dtype='bfloat16' if 'decoder' in part else 'float32',
-      ours=contest.Contender('ours', f'{here}.load_ours:prepare', (work, part)),
+      ours=contest.Contender('ours', '.load_ours:prepare', (work, part)),
       peers=(
         contest.Contender(
           'transformers',
-          f'{here}.load_peers:prepare',
+          '.load_peers:prepare',
           (work, part),
           ('torch', 'transformers'),
         ),

@@ -3,7 +3,7 @@
 import dataclasses
 
 from erp_jax.core import errors
-from launch.benchmarks import contest
+from launch.benchmarks import contest, embed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,15 +22,11 @@ class RouteWork:
 
   def __post_init__(self):
     for name in ('num_arms', 'fit_prompts', 'num_prompts', 'num_decisions'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'route.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'route.{name}', getattr(self, name), 1)
     for part in self.parts:
       errors.check_choice('route.parts', part, _PARTS)
 
 
-_HERE = 'launch.benchmarks'
 _PARTS = ('bfloat16', 'float32', 'decide 1', 'decide 256')
 
 
@@ -49,14 +45,9 @@ def _prompt(work, dtype):
     case=f'route {dtype}',
     unit='prompts',
     dtype=dtype,
-    ours=contest.Contender('ours', f'{_HERE}.route_ours:prompt', (work, dtype)),
+    ours=contest.Contender('ours', '.route_ours:prompt', (work, dtype)),
     peers=tuple(
-      contest.Contender(
-        f'sentence-transformers {peer}',
-        f'{_HERE}.route_peers:prompt',
-        (work, peer),
-        ('sentence_transformers',),
-      )
+      embed.sentence_transformers('.route_peers:prompt', work, peer)
       for peer in ('float32', 'bfloat16')
     ),
   )
@@ -67,6 +58,6 @@ def _decide(work, batch):
     case=f'route decide {batch}',
     unit='prompts',
     dtype='float32',
-    ours=contest.Contender('ours', f'{_HERE}.route_ours:decide', (work, batch)),
+    ours=contest.Contender('ours', '.route_ours:decide', (work, batch)),
     peers=(),
   )
