@@ -30,6 +30,8 @@ def main(cfg):
   )
   out = console.Console(width=None if sys.stdout.isatty() else 160)
   out.print(table.table(summaries, caption))
+  for device in dict.fromkeys(case.device for case in found if case.device):
+    out.print(f'device: {device}')
   for made in summaries:
     made |= {'machine': machine, 'versions': versions}
     sys.stdout.write(json.dumps(made) + '\n')
@@ -38,7 +40,7 @@ def main(cfg):
 def _measure(case, cfg):
   limit = ceilings.contender(case.dtype)
   timings = contest.hold(
-    [limit, case.ours, *case.peers], cfg.device, cfg.rounds
+    [limit, case.ours, *case.peers], cfg.device, cfg.rounds, case.alone
   )
   return table.summary(case, timings, timings[limit.name], cfg.device)
 

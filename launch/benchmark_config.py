@@ -9,6 +9,7 @@ from launch.benchmarks import fit as fit_case
 from launch.benchmarks import load as load_case
 from launch.benchmarks import route as route_case
 from launch.benchmarks import sample as sample_case
+from launch.benchmarks import sample_large as sample_large_case
 from launch.benchmarks import score as score_case
 
 
@@ -24,6 +25,7 @@ class Benchmark:
   load: load_case.LoadWork = load_case.LoadWork()
   route: route_case.RouteWork = route_case.RouteWork()
   sample: sample_case.SampleWork = sample_case.SampleWork()
+  sample_large: sample_large_case.LargeWork = sample_large_case.LargeWork()
   score: score_case.ScoreWork = score_case.ScoreWork()
 
   def __post_init__(self):
@@ -34,7 +36,10 @@ class Benchmark:
 
   def contests(self) -> list[contest.Contest]:
     """Who takes part in the case."""
-    return CASES[self.case](getattr(self, self.case))
+    work = getattr(self, self.case)
+    if self.case == 'sample_large' and self.device == 'cpu':
+      work = work.without_accelerator()
+    return CASES[self.case](work)
 
 
 CASES = {
@@ -43,5 +48,6 @@ CASES = {
   'load': load_case.contests,
   'route': route_case.contests,
   'sample': sample_case.contests,
+  'sample_large': sample_large_case.contests,
   'score': score_case.contests,
 }

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.core import errors, sharding
+from erp_jax.models import int8 as int8_lib
 from erp_jax.models import streaming
 
 AS_IS = -1
@@ -123,17 +125,23 @@ def check_mesh(tree: Any, mesh: jax.sharding.Mesh) -> None:
   sharding.check(sizes, mesh)
 
 
-def init(tree: Any, key: jax.Array, dtype: jax.typing.DTypeLike) -> Any:
+def init(
+  tree: Any, key: jax.Array, dtype: jax.typing.DTypeLike, int8: bool = False
+) -> Any:
   """Random values around each Param's mean, for tests and dry runs.
 
   Norms and biases are random too: left at one and zero they hide bugs. A
   Param's values depend on its checkpoint name, not on its place in the tree.
+  With `int8`, matrices become int8 as in `load`, one tensor at a time.
   """
 
   def draw(param):
     digest = hashlib.sha256(param.name.encode()).digest()
     word = int.from_bytes(digest[:4], 'big')
-    noise = jax.random.normal(jax.random.fold_in(key, word), param.shape)
+    own = jax.random.fold_in(key, word)
+    if int8 and param.is_matrix:
+      return _draw_int8(param, own, dtype)
+    noise = jax.random.normal(own, param.shape)
     return (param.mean + param.std * noise).astype(dtype)
 
   return _map(draw, tree)
@@ -191,6 +199,21 @@ def to_tensors(tree: Any, values: Any) -> Iterator[tuple[str, np.ndarray]]:
         part = part.reshape(param.file_shape[::-1]).T
       shaped = np.array(part.reshape(param.file_shape), order='C')
       yield param.file_name(place), shaped
+
+
+def _draw_int8(param: Param, key: jax.Array, dtype) -> int8_lib.Int8:
+  lead, num_lead = param.layout.lead, len(param.layout.lead)
+  in_axes = tuple(axis - num_lead for axis in param.layout.in_axes)
+
+  def draw(key):
+    noise = jax.random.normal(key, param.shape[num_lead:])
+    return int8_lib.quantize(param.mean + param.std * noise, in_axes)
+
+  keys = jax.random.split(key, math.prod(lead))
+  value, scale = (
+    x.reshape(*lead, *x.shape[1:]) for x in jax.lax.map(draw, keys)
+  )
+  return int8_lib.Int8(value, scale, jnp.dtype(dtype))
 
 
 def _is_param(node: Any) -> bool:

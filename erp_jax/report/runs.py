@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -168,7 +169,10 @@ def arm_use(run: Run, arm: str) -> ArmUse:
     tokens=counts['tokens'],
     mean_prompt_tokens=float(column('prompt_tokens').mean()),
     mean_tokens=float(column('num_tokens').mean()),
-    busy_frac=counts['tokens'] / steps if steps else float('nan'),
+    # A response's first token comes with its prompt, in no decode step.
+    busy_frac=(counts['tokens'] - table.num_rows) / steps
+    if steps
+    else math.nan,
     cut_frac=float(np.mean(column('finish_reason') == 'length')),
   )
 

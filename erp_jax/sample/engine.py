@@ -66,7 +66,13 @@ class Use(NamedTuple):
   """How busy the slots were, over one call of `generate`."""
 
   tokens: int  # Sampled, up to and including the stop.
+  first: int  # Of these, those that came with their prompts.
   slot_steps: int  # Slots × decode steps that were computed.
+
+  @property
+  def busy(self) -> float:
+    """Share of the slots' steps that gave a token."""
+    return (self.tokens - self.first) / max(1, self.slot_steps)
 
 
 def generate(
@@ -76,6 +82,7 @@ def generate(
   prompts: Sequence[Sequence[int]],
   words_NKJ: np.ndarray,
   advance: Callable[[int], None] = lambda n: None,
+  limit_NK: np.ndarray | None = None,
 ) -> tuple[list[list[Response]], Use]:
   """Samples K responses per prompt, distributed as model and task say.
 
@@ -84,31 +91,43 @@ def generate(
     prompts: token ids of each prompt, N of them.
     words_NKJ: what names each response's noise (`noise.response_words`).
     advance: told how many tokens were sampled since the last time.
+    limit_NK: tokens of each response, at most; from 1 to
+      `task.max_new_tokens`, which it is where there is none.
   Returns:
     responses[n][k], and how busy the slots were.
   Raises:
-    UserError: the network gave a logit that is not finite.
+    UserError: the network gave a logit that is not finite, or a limit is out of
+      range.
   """
   params = params | {'layers': bits.pack(params['layers'])}
-  run = _Run(params, task, cfg, prompts, words_NKJ)
-  use = Use(0, 0)
+  if limit_NK is None:
+    limit_NK = np.full((len(prompts), task.k), task.max_new_tokens)
+  if limit_NK.min() < 1 or limit_NK.max() > task.max_new_tokens:
+    raise errors.UserError(
+      f'limits must be from 1 to max_new_tokens = {task.max_new_tokens}, got '
+      f'{limit_NK.min()} to {limit_NK.max()}.'
+    )
+  run = _Run(params, task, cfg, prompts, words_NKJ, limit_NK)
+  tokens = first = slot_steps = 0
   while run.queue or run.seats.num_running:
     begun = run.arrange()
-    stepped, slot_steps = run.chunk() if run.seats.num_running else (0, 0)
+    stepped, computed = run.chunk() if run.seats.num_running else (0, 0)
     advance(begun + stepped)
-    use = Use(use.tokens + begun + stepped, use.slot_steps + slot_steps)
+    tokens, first = tokens + begun + stepped, first + begun
+    slot_steps += computed
   return [
     [Response(x, x[-1] in task.stop_ids) for x in per_prompt]
     for per_prompt in run.ids
-  ], use
+  ], Use(tokens, first, slot_steps)
 
 
 class _Run:
   """One call of `generate`: the device's state, and the host's view of it."""
 
-  def __init__(self, params, task, cfg, prompts, words_NKJ):
+  def __init__(self, params, task, cfg, prompts, words_NKJ, limit_NK):
     self.params, self.task, self.cfg = params, task, cfg
     self.prompts, self.words_NKJ = prompts, words_NKJ
+    self.limit_NK = limit_NK.astype(np.int32)
     # The longest begin, so that the last to stop are short.
     self.queue = sorted(
       range(len(prompts)), key=lambda n: (-len(prompts[n]), n)
@@ -201,7 +220,7 @@ class _Run:
     len_R[: len(begun)] = [len(self.prompts[n]) for n in begun]
     group_RJ = np.full((rows, self.seats.groups_each), len(self.seats.owner_PK))
     group_RJ[: len(begun)] = group_NJ[: len(begun)]
-    words_NKJ = self.words_NKJ[begun]
+    of_rows = lambda x_NK: np.resize(x_NK[begun], (rows, *x_NK.shape[1:]))
     self.state, first_RK = programs.admit(
       self.params,
       self.task,
@@ -209,7 +228,8 @@ class _Run:
       token_RT,
       len_R,
       group_RJ,
-      np.resize(words_NKJ, (rows, *words_NKJ.shape[1:])),
+      of_rows(self.words_NKJ),
+      of_rows(self.limit_NK),
     )
     first_RK, active_PK = self._get(first_RK)
     for n, first_K in zip(begun, first_RK, strict=False):

@@ -41,6 +41,7 @@ class Slots(NamedTuple):
   key_PK: jax.Array
   token_PK: jax.Array  # Last token sampled, fed next.
   count_PK: jax.Array  # Tokens sampled so far.
+  limit_PK: jax.Array  # Tokens after which it ends.
   active_PK: jax.Array
   birth_P: jax.Array  # Step at which the group began.
   step: jax.Array
@@ -69,6 +70,7 @@ def empty(
       key_PK=jax.random.split(jax.random.key(0), shape),
       token_PK=jnp.zeros(shape, jnp.int32),
       count_PK=jnp.zeros(shape, jnp.int32),
+      limit_PK=jnp.zeros(shape, jnp.int32),
       active_PK=jnp.zeros(shape, bool),
       birth_P=jnp.zeros(groups, jnp.int32),
       step=jnp.int32(0),
@@ -86,19 +88,21 @@ def admit(
   len_R: jax.Array,
   group_RJ: jax.Array,
   words_RKJ: jax.Array,
+  limit_RK: jax.Array,
 ) -> tuple[State, jax.Array]:
   """Prefills R prompts, draws their first tokens, seats them in groups.
 
   Args:
     group_RJ: of each prompt's J groups in turn; one past the last is a padding
       row's, and goes nowhere. The last group may have seats to spare.
+    limit_RK: tokens of each response, at most.
   Returns:
     state, and the first tokens [R, K].
   """
   hidden_RTD, cache = decoder.prefill(params, task.model, token_RT)
   last_RD = hidden_RTD[jnp.arange(len(len_R)), len_R - 1]
   slots, first_RK = _seat(
-    params, task, state.slots, last_RD, group_RJ, words_RKJ
+    params, task, state.slots, last_RD, group_RJ, words_RKJ, limit_RK
   )
   size = state.prefix.key_LPGWS.shape[-1]
   prefix = cache_lib.as_prefix(cache, len_R, size)
@@ -190,6 +194,7 @@ def move(state: State, from_M: jax.Array, to_M: jax.Array) -> State:
         key_PK=sequence(0, slots.key_PK),
         token_PK=sequence(0, slots.token_PK),
         count_PK=sequence(0, slots.count_PK),
+        limit_PK=sequence(0, slots.limit_PK),
         active_PK=sequence(0, slots.active_PK).at[source].set(False),
         birth_P=group(0, slots.birth_P),
       ),
@@ -198,7 +203,7 @@ def move(state: State, from_M: jax.Array, to_M: jax.Array) -> State:
   return jax.lax.fori_loop(0, (from_M >= 0).sum(), one, state)
 
 
-def _seat(params, task, slots, last_RD, group_RJ, words_RKJ):
+def _seat(params, task, slots, last_RD, group_RJ, words_RKJ, limit_RK):
   """The slots with new prompts in their groups, and first tokens [R, K]."""
   R, K = words_RKJ.shape[:2]
   group = slots.token_PK.shape[1]
@@ -223,7 +228,8 @@ def _seat(params, task, slots, last_RD, group_RJ, words_RKJ):
     key_PK=seat(slots.key_PK, key_B.reshape(R, K)),
     token_PK=seat(slots.token_PK, first_RK),
     count_PK=seat(slots.count_PK, jnp.ones_like(first_RK)),
-    active_PK=seat(slots.active_PK, _goes_on(task, first_RK, 1)),
+    limit_PK=seat(slots.limit_PK, limit_RK),
+    active_PK=seat(slots.active_PK, _goes_on(task, first_RK, 1, limit_RK)),
     birth_P=slots.birth_P.at[at_B].set(birth_B, mode='drop'),
     finite=slots.finite & finite_R.all(),
   ), first_RK
@@ -232,8 +238,9 @@ def _seat(params, task, slots, last_RD, group_RJ, words_RKJ):
 def _answer(params, task, slots, hidden_PKTD):
   """The drawn tokens [P, K], and the slots after them."""
   P, K = hidden_PKTD.shape[:2]
-  key_PK, count_PK, active_PK = (
-    x[:P] for x in (slots.key_PK, slots.count_PK, slots.active_PK)
+  key_PK, count_PK, limit_PK, active_PK = (
+    x[:P]
+    for x in (slots.key_PK, slots.count_PK, slots.limit_PK, slots.active_PK)
   )
   token_B, finite_B = _sample(
     params,
@@ -244,7 +251,7 @@ def _answer(params, task, slots, hidden_PKTD):
   )
   token_PK = token_B.reshape(P, K)
   count_PK += active_PK
-  goes_on_PK = active_PK & _goes_on(task, token_PK, count_PK)
+  goes_on_PK = active_PK & _goes_on(task, token_PK, count_PK, limit_PK)
   put = lambda old, new: old.at[:P].set(new)
   return slots._replace(
     token_PK=put(slots.token_PK, token_PK),
@@ -294,8 +301,8 @@ def _draw(task, logits_BV, key_B, step_B):
   return inverse_cdf.sample(logits_BV, u_BU)
 
 
-def _goes_on(task, token_PK, count_PK):
-  """True where the response is neither stopped nor at its full length."""
+def _goes_on(task, token_PK, count_PK, limit_PK):
+  """True where the response is neither stopped nor at its limit."""
   stop_J = jnp.asarray(task.stop_ids, jnp.int32)
   is_stop_PK = (token_PK[..., None] == stop_J).any(axis=-1)
-  return ~is_stop_PK & (count_PK < task.max_new_tokens)
+  return ~is_stop_PK & (count_PK < limit_PK)

@@ -211,7 +211,9 @@ def _run_arm(
       'sample %s: %d tokens, slots busy %.0f %%',
       name,
       counts['tokens'],
-      100 * counts['tokens'] / max(1, counts['slot_steps']),
+      100
+      * (counts['tokens'] - len(prompts) * cfg.k)
+      / max(1, counts['slot_steps']),
     )
     weights = decoder_weights.declare(model_cfg)
     info = {'num_parameters': params_lib.count(weights)}

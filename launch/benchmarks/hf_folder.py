@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import gguf
 import jax
@@ -10,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from erp_jax.models import catalog, checkpoint, decoder_weights, encoder
+from erp_jax.models import (
+  catalog,
+  checkpoint,
+  decoder,
+  decoder_weights,
+  encoder,
+)
 from erp_jax.models import params as params_lib
 
 
@@ -21,8 +28,13 @@ def write(name: str, folder: pathlib.Path, dtype: str) -> None:
   safetensors.numpy.save_file(
     tensors, folder / 'model.safetensors', {'format': 'pt'}
   )
-  config = {
-    'architectures': ['LlamaForCausalLM'],
+  text = json.dumps({'architectures': ['LlamaForCausalLM'], **config(model)})
+  (folder / 'config.json').write_text(text)
+
+
+def config(model: decoder.DecoderConfig) -> dict[str, Any]:
+  """transformers' config of a Llama-like decoder, or of a Gemma 2."""
+  made = {
     'model_type': 'llama',
     'vocab_size': model.vocab_size,
     'hidden_size': model.width,
@@ -36,7 +48,18 @@ def write(name: str, folder: pathlib.Path, dtype: str) -> None:
     'rope_theta': model.rope_theta,
     'tie_word_embeddings': model.tied,
   }
-  (folder / 'config.json').write_text(json.dumps(config))
+  if not model.post_norms:
+    return made
+  kinds = ('full_attention', 'sliding_attention')
+  return made | {
+    'model_type': 'gemma2',
+    'hidden_activation': 'gelu_pytorch_tanh',
+    'query_pre_attn_scalar': round(model.query_scale**-2),
+    'attn_logit_softcapping': model.attn_softcap,
+    'final_logit_softcapping': model.logit_softcap,
+    'sliding_window': model.window,
+    'layer_types': [kinds[windowed] for windowed in model.windowed],
+  }
 
 
 def write_gte(folder: pathlib.Path, source: str, seed: int) -> None:

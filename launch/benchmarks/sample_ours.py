@@ -1,13 +1,14 @@
 """Our engine on the sampling workload, and that workload's prompts."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from erp_jax.data import assets, paretobandit
-from erp_jax.models import checkpoint, decoder_weights, tokenizer
-from erp_jax.models import params as params_lib
+from erp_jax.models import checkpoint, counting, decoder, tokenizer
 from erp_jax.sample import engine, noise, programs
 from launch.benchmarks import contest
 
@@ -43,25 +44,53 @@ def prepare(work):
   words_NKJ = noise.response_words(
     'arm', list(map(str, range(len(ids)))), work.k
   )
-  # A token costs two operations a parameter, but for the embedding's lookup.
-  weights = decoder_weights.declare(model)
-  lookup = 0 if model.tied else model.vocab_size * model.width
-  per_token = 2 * (params_lib.count(weights) - lookup)
+  prompt_N = list(map(len, ids))
 
   def run() -> contest.Work:
     responses, use = engine.generate(params, task, cfg, ids, words_NKJ)
-    busy = use.tokens / use.slot_steps
-    lengths = [len(r.ids) for per_prompt in responses for r in per_prompt]
-    stopped = [r.stopped for per_prompt in responses for r in per_prompt]
+    length_NK = np.array([[len(r.ids) for r in row] for row in responses])
+    stopped = [r.stopped for row in responses for r in row]
     return contest.Work(
       use.tokens,
-      flops=per_token * (use.tokens + sum(map(len, ids))),
+      *needed(model, work.dtype, prompt_N, length_NK, work.slots),
       detail={
-        'busy': busy,
-        'mean_length': sum(lengths) / len(lengths),
+        'busy': use.busy,
+        'mean_length': float(length_NK.mean()),
         'stopped': sum(stopped) / len(stopped),
       },
     )
 
   jax.block_until_ready(params)
   return run
+
+
+def needed(
+  model: decoder.DecoderConfig,
+  dtype: str,
+  prompt_N: Sequence[int],
+  length_NK: np.ndarray,
+  slots: int,
+) -> tuple[float, float]:
+  """FLOPs and bytes that the responses need, at least.
+
+  Each prompt is read once. Steps have all slots busy; a step reads the weights
+  once, a prompt's cache once for its K responses, and each response's own. The
+  first tokens come with the prompts.
+  """
+  K = length_NK.shape[1]
+  steps_NK = length_NK - 1
+  prompt_N1 = np.array(prompt_N)[:, None]
+  pairs = counting.causal_pairs(prompt_N1).sum()
+  pairs += counting.causal_pairs(steps_NK, prompt_N1).sum()
+  steps = steps_NK.sum()
+  flops = (
+    counting.flops_per_token(model) * (sum(prompt_N) + steps)
+    + counting.flops_per_pair(model) * pairs
+    + counting.head_flops(model) * (len(prompt_N) + steps)
+  )
+  cached = counting.causal_pairs(steps_NK, prompt_N1 / K).sum()
+  num_bytes = (
+    counting.weight_bytes(model, dtype, slots) * (1 + steps / slots)
+    + counting.cache_bytes(model, dtype) * cached
+  )
+  return float(flops), float(num_bytes)

@@ -25,11 +25,11 @@ def summary(
   made = {
     'case': contest.case,
     'unit': f'{contest.unit}/s',
-    'device': device,
+    'device': contest.device or device,
     'ours': statistics.median(ours.rates),
     'peer': None,
     'ratio': None,
-    **_limit(ours, ceilings),
+    **_limit(ours, None if contest.device else ceilings),
     'compile_s': ours.compile_secs,
     'programs': ours.programs,
     'peak_gib': ours.peak_gib,
@@ -52,6 +52,8 @@ def summary(
 
 
 def _limit(ours, ceilings) -> dict[str, Any]:
+  if ceilings is None:
+    return {'limit': None, 'share_of_limit': None}
   matmul, copy = max(ceilings.flops), max(ceilings.bytes)
   secs = {
     'matmul': ours.work.flops / matmul,

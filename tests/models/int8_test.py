@@ -2,11 +2,13 @@
 
 import logging
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from erp_jax.models import checkpoint, decoder, int8, tokenizer
+from erp_jax.models import params as params_lib
 
 _PROMPTS = (
   'The capital of France is',
@@ -48,6 +50,20 @@ def test_tables_give_rows_and_logits():
   x_BD = rng.normal(size=(2, 16)).astype(np.float32)
   got = int8.logits(jnp.asarray(x_BD), table)
   np.testing.assert_allclose(got, x_BD @ rounded_VD.T, rtol=0, atol=1e-5)
+
+
+def test_random_weights_are_spread_as_those_they_round():
+  shape = (3, 64, 4, 32)
+  param = params_lib.Param(
+    shape, ('layers', None, 'heads', None), 'layers.{layer}.w', in_axes=1
+  )
+  w = params_lib.init({'w': param}, jax.random.key(0), jnp.bfloat16, True)['w']
+  assert w.shape == shape and w.dtype == jnp.bfloat16
+  value = np.float64(w.value) * np.float64(w.scale)[:, None]
+  assert value.std() == pytest.approx(0.02, rel=0.02)
+  assert abs(value.mean()) < 5 * 0.02 / np.sqrt(value.size)
+  assert np.abs(np.corrcoef(value.reshape(3, -1)) - np.eye(3)).max() < 0.05
+  assert np.abs(w.value).max(axis=1).min() == 127
 
 
 def test_channels_of_zeros_stay_zero_and_errors_are_half_a_step():

@@ -121,6 +121,22 @@ def test_equals_sampling_each_response_alone(
   assert len(set(lengths)) > 5 and max(lengths) == 12  # Both ends are reached.
 
 
+def test_a_response_ends_at_its_own_limit(params):
+  prompts, words_NKJ = _prompts(7), _words(7, 3)
+  limit_NK = np.random.default_rng(2).integers(1, 13, (7, 3))
+  args = (params, _TASK, _ENGINE, prompts, words_NKJ)
+  whole, _ = engine.generate(*args)
+  cut, use = engine.generate(*args, limit_NK=limit_NK)
+  for n, k in itertools.product(range(7), range(3)):
+    assert cut[n][k].ids == whole[n][k].ids[: limit_NK[n, k]], (n, k)
+  assert use.tokens == sum(len(r.ids) for row in cut for r in row)
+  assert use.first == 21
+  assert use.tokens < sum(len(r.ids) for row in whole for r in row)
+  for wrong in (0, 13):
+    with pytest.raises(errors.UserError, match='from 1 to max_new_tokens = 12'):
+      engine.generate(*args, limit_NK=np.full((7, 3), wrong))
+
+
 def test_the_joint_distribution_of_two_tokens(params):
   """Chi-square of (token 0, token 1) against the enumerated softmax."""
   task = dataclasses.replace(
