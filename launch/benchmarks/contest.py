@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -73,6 +74,10 @@ class Contest:
     unit: of Work.count.
     dtype: of the matmuls that the limit is computed from.
     peers: the first that is installed is the one of the ratio.
+    alone: each does all its rounds before the next one starts, for what fits
+      the device's memory once.
+    device: said in place of the one asked for; 'none' where figures say
+      nothing of any.
   """
 
   case: str
@@ -80,6 +85,8 @@ class Contest:
   dtype: str
   ours: Contender
   peers: tuple[Contender, ...]
+  alone: bool = False
+  device: str = ''
 
 
 class Timing(NamedTuple):
@@ -145,13 +152,22 @@ class _Player:
 
 
 def hold(
-  contenders: Sequence[Contender], device: str, rounds: int
+  contenders: Sequence[Contender],
+  device: str,
+  rounds: int,
+  alone: bool = False,
 ) -> dict[str, Timing]:
   """Timings by name, of those whose packages are installed.
 
   Every second round goes through them backwards, so that none always follows
-  the same other one.
+  the same other one. With `alone`, each has its rounds by itself.
   """
+  if alone:
+    return {
+      name: timing
+      for contender in contenders
+      for name, timing in hold([contender], device, rounds).items()
+    }
   players = []
   # Their processes end without cleaning up.
   with tempfile.TemporaryDirectory() as folder:
@@ -179,6 +195,9 @@ def median_ratio(ours: Timing, peer: Timing) -> tuple[float, float, float]:
 def _play(pipe, contender: Contender, device: str, folder: str) -> None:
   """What a contender's process does."""
   logging.getLogger('erp_jax').setLevel(logging.WARNING)
+  # The device's memory is for whoever needs it.
+  os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+  os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = '.95'
   jax.config.update('jax_platforms', PLATFORMS[device])
   # Without the cache: compilation is a part of a cold start.
   counter = runtime.start(runtime.RuntimeConfig(compilation_cache=False))
@@ -205,5 +224,8 @@ def _timed(run: Callable[[], Work]) -> tuple[float, Work]:
 def _peak_gib(device: str) -> float:
   if device == 'cpu':
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  torch = sys.modules.get('torch')
+  if torch and torch.cuda.is_initialized():
+    return torch.cuda.max_memory_allocated() / 2**30
   stats = jax.local_devices()[0].memory_stats() or {}
   return stats.get('peak_bytes_in_use', 0) / 2**30
