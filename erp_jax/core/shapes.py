@@ -17,14 +17,14 @@ def sizes(longest: int, shortest: int = 16) -> tuple[int, ...]:
   return (*(n for n in steps if shortest <= n < longest), longest)
 
 
-def fine_sizes(longest: int) -> tuple[int, ...]:
-  """Ascending multiples of 8 from 16 on, and four for each doubling from 32.
+def fine_sizes(longest: int, per_doubling: int = 4) -> tuple[int, ...]:
+  """Ascending multiples of 8 from 16 on, at most `per_doubling` a doubling.
 
   The last is `longest` itself, whatever its factors.
   """
   made = [min(16, longest)]
   while made[-1] < longest:
-    step = max(8, 2 ** (made[-1].bit_length() - 3))
+    step = max(8, 2 ** (made[-1].bit_length() - 1) // per_doubling)
     made.append(min(made[-1] + step, longest))
   return tuple(made)
 
@@ -110,18 +110,22 @@ def row_counts(size: int, max_tokens: int) -> list[int]:
 
 
 def fitted(
-  rows: Sequence[Sequence[int]], max_tokens: int, longest: int
+  rows: Sequence[Sequence[int]],
+  max_tokens: int,
+  longest: int,
+  per_doubling: int = 4,
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
   """`padded` with fewer positions of padding, in more shapes.
 
-  Rows go from long to short, in batches as wide as their longest one needs.
+  Rows go from long to short, in batches as wide as their longest one needs, of
+  `fine_sizes`.
   Where few are left that are at least half as long, the batch has fewer rows,
   down to one, if those take less time so.
   """
   # On two CPU cores a batch of 1024 takes 35 ms, one of 64 takes 5.6 ms: each
   # start takes as long as an eighth of a full batch.
   cost = lambda num_positions: num_positions + max_tokens / 8
-  buckets = fine_sizes(longest)
+  buckets = fine_sizes(longest, per_doubling)
   order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
   width = [bucket(len(rows[i]), buckets) for i in order]
   start = 0

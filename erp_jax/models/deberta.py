@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.core import errors, sharding
-from erp_jax.models import layers
+from erp_jax.models import disentangled_attention, layers
 from erp_jax.models import params as params_lib
 
 # In checkpoints, without use here: what pretraining leaves behind, and the
@@ -39,9 +39,6 @@ _FIXED = (
   ('conv_kernel_size', 0, 0),
   ('type_vocab_size', 0, 0),
 )
-
-# Of a row's tokens, when scores by distance are computed.
-_PARTS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,17 +196,43 @@ def relative_row(cfg: DebertaConfig, distance: np.ndarray) -> np.ndarray:
   return np.clip(row + cfg.buckets, 0, 2 * cfg.buckets - 1)
 
 
+def distance_tables(params: Any, cfg: DebertaConfig) -> dict[str, jax.Array]:
+  """Each layer's key and query of every relative position, [L, H, W, R].
+
+  They depend on weights alone: made once, used by every batch.
+  """
+  rel_RD = layers.layer_norm(
+    params['relative_RD'], params['relative_norm'], cfg.norm_eps
+  )
+
+  def project(linear):
+    rel_LHWR = jnp.einsum('RD,LDHW->LHWR', rel_RD, linear['w'])
+    return rel_LHWR + linear['b'][..., None]
+
+  stack = params['layers']
+  return {
+    'key_table': project(stack['key']),
+    'query_table': project(stack['query']),
+  }
+
+
 def reward(
-  params: Any, cfg: DebertaConfig, token_BT: jax.Array, valid_BT: jax.Array
+  params: Any,
+  tables: dict[str, jax.Array],
+  cfg: DebertaConfig,
+  token_BT: jax.Array,
+  valid_BT: jax.Array,
 ) -> jax.Array:
   """The classifier's raw logit at the first valid token, reward_B, float32.
 
+  `tables` are `distance_tables`. The last layer computes that token alone.
   Padding (valid_BT False) may lie on either side, since positions are
   relative. A row without a valid token gives a finite number without meaning.
   """
-  x_BTD = encode(params, cfg, token_BT, valid_BT)
+  x_BTD = _run(params, tables, cfg, token_BT, valid_BT, cfg.num_layers - 1)
   first_B = jnp.argmax(valid_BT, axis=1)
-  x_BD = jnp.take_along_axis(x_BTD, first_B[:, None, None], axis=1)[:, 0]
+  last = jax.tree.map(lambda x: x[-1], params['layers'] | tables)
+  x_BD = _last_block(x_BTD, last, cfg, first_B, valid_BT)
   pooler, classifier = params['pooler'], params['classifier']
   # A second letter for the same width: the input and the output of the pooler.
   y_BE = jnp.einsum('BD,DE->BE', x_BD, pooler['w']) + pooler['b']
@@ -219,106 +242,72 @@ def reward(
 
 
 def encode(
-  params: Any, cfg: DebertaConfig, token_BT: jax.Array, valid_BT: jax.Array
+  params: Any,
+  tables: dict[str, jax.Array],
+  cfg: DebertaConfig,
+  token_BT: jax.Array,
+  valid_BT: jax.Array,
 ) -> jax.Array:
   """Hidden states of the last layer, [B, T, D], in the dtype of the weights.
 
   Rows of padding are finite and meaningless; no valid token attends to them.
   """
+  return _run(params, tables, cfg, token_BT, valid_BT, cfg.num_layers)
+
+
+def _run(params, tables, cfg, token_BT, valid_BT, num_layers):
+  """States [B, T, D] after the first layers."""
   x_BTD = params['word_VD'][token_BT]
   x_BTD = layers.layer_norm(x_BTD, params['norm'], cfg.norm_eps)
   x_BTD = sharding.constrain(x_BTD, 'batch', None, None)
-  # Of the table, the rows that this length needs, each once.
-  T = token_BT.shape[1]
-  row = relative_row(cfg, np.arange(-T, T + 1))
-  used_R, place = np.unique(row, return_inverse=True)
-  rel_RD = params['relative_RD'][used_R]
-  rel_RD = layers.layer_norm(rel_RD, params['relative_norm'], cfg.norm_eps)
+  stack = params['layers'] | tables
+  row = _rows(cfg, token_BT.shape[1])
 
-  def block(x_BTD, layer):
-    attn_BTD = _attend(x_BTD, layer, rel_RD, place, valid_BT)
-    x_BTD = layers.layer_norm(
-      x_BTD + attn_BTD, layer['attn_norm'], cfg.norm_eps
+  def block(x_BTD, at):
+    # By its index: a slice of the stack would be a copy.
+    layer = jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, at, keepdims=False), stack
     )
-    mlp_BTD = _mlp(x_BTD, layer)
-    return layers.layer_norm(
-      x_BTD + mlp_BTD, layer['mlp_norm'], cfg.norm_eps
-    ), None
+    q_BTHW, k_BTHW, v_BTHW = (
+      _project(x_BTD, layer[name]) for name in ('query', 'key', 'value')
+    )
+    attn_BTHW = disentangled_attention.attend(
+      *(q_BTHW, k_BTHW, v_BTHW),
+      *(layer['key_table'], layer['query_table'], row, valid_BT),
+    )
+    return _finish(x_BTD, attn_BTHW, layer, cfg), None
 
-  return jax.lax.scan(block, x_BTD, params['layers'])[0]
+  return jax.lax.scan(block, x_BTD, jnp.arange(num_layers))[0]
 
 
-def _attend(x_BTD, layer, rel_RD, place, valid_BS):
-  """Disentangled self-attention of every token to the valid ones of its row.
-
-  Content to content, content to position and position to content share one
-  scale and one pair of projections, biases included. `place` holds the row of
-  rel_RD for each distance from −T to T. Heads come first, as the tables of
-  distances are of a head and of all rows.
-  """
-  query, key, value, out = (layer[k] for k in ('query', 'key', 'value', 'out'))
-  scale = (3 * query['w'].shape[-1]) ** -0.5
-  x_BSD = x_BTD  # Every token is a key of its row too.
-  q_HBTW = jnp.einsum('BTD,DHW->HBTW', x_BTD, query['w'])
-  q_HBTW += query['b'][:, None, None]
-  k_HBSW = jnp.einsum('BSD,DHW->HBSW', x_BSD, key['w'])
-  k_HBSW += key['b'][:, None, None]
-  v_HBSW = jnp.einsum('BSD,DHW->HBSW', x_BSD, value['w'])
-  v_HBSW += value['b'][:, None, None]
-  score_HBTS = jnp.einsum('HBTW,HBSW->HBTS', q_HBTW, k_HBSW)
-
-  # Distances in the order that _skew wants: down from T − 1 to −T.
+def _last_block(x_BTD, layer, cfg, first_B, valid_BT):
+  """States [B, D] of one token of each row after a layer."""
   T = x_BTD.shape[1]
-  down = np.arange(2 * T, 0, -1) - 1
-  rel_HRW = jnp.einsum('RD,DHW->HRW', rel_RD, key['w']) + key['b'][:, None]
-  score_HBTS += _by_distance(q_HBTW, rel_HRW[:, place[down]])
-  # A key's distances to queries go up where those of a query to keys go down.
-  rel_HRW = jnp.einsum('RD,DHW->HRW', rel_RD, query['w']) + query['b'][:, None]
-  score_HBTS += _by_distance(k_HBSW, rel_HRW[:, place[2 * T - down]]).mT
-
-  score_HBTS = score_HBTS.astype(jnp.float32) * scale
-  # A large number, not -inf: rows that fill up a batch have no valid token.
-  lowest = jnp.finfo(jnp.float32).min
-  score_HBTS = jnp.where(valid_BS[:, None], score_HBTS, lowest)
-  weight_HBTS = jnp.exp(score_HBTS - score_HBTS.max(axis=-1, keepdims=True))
-  total_HBT = weight_HBTS.sum(axis=-1)
-  weight_HBTS = weight_HBTS.astype(x_BTD.dtype)
-  mean_HBTW = jnp.einsum('HBTS,HBSW->HBTW', weight_HBTS, v_HBSW)
-  mean_HBTW = (mean_HBTW / total_HBT[..., None]).astype(x_BTD.dtype)
-  return jnp.einsum('HBTW,HWD->BTD', mean_HBTW, out['w']) + out['b']
+  x_B1D = jnp.take_along_axis(x_BTD, first_B[:, None, None], axis=1)
+  q_BHW = _project(x_B1D, layer['query'])[:, 0]
+  row_BT = jnp.asarray(_rows(cfg, T))[T - 1 - first_B[:, None] + np.arange(T)]
+  attn_BHW = disentangled_attention.attend_one(
+    *(q_BHW, _project(x_BTD, layer['key']), _project(x_BTD, layer['value'])),
+    *(layer['key_table'], layer['query_table'], row_BT, valid_BT),
+  )
+  return _finish(x_B1D, attn_BHW[:, None], layer, cfg)[:, 0]
 
 
-def _by_distance(x_HBTW: jax.Array, rel_HUW: jax.Array) -> jax.Array:
-  """Products of each token with the rows of its distances, [H, B, T, S].
-
-  rel_HUW has the rows of the distances T − 1 down to −T. Some tokens at a time
-  need little more than half of them.
-  """
-  T = x_HBTW.shape[2]
-  step = -(-T // _PARTS)
-  parts = []
-  for start in range(0, T, step):
-    part_HBTW = x_HBTW[:, :, start : start + step]
-    end = 2 * T - start
-    near_HUW = rel_HUW[:, end - T - part_HBTW.shape[2] : end]
-    product_HBTU = jnp.einsum('HBTW,HUW->HBTU', part_HBTW, near_HUW)
-    parts.append(_skew(product_HBTU))
-  return jnp.concatenate(parts, axis=2)
+def _rows(cfg, length):
+  """Rows of the tables of the distances length − 1 down to 1 − length."""
+  return relative_row(cfg, np.arange(length - 1, -length, -1))
 
 
-def _skew(x_HBTU: jax.Array) -> jax.Array:
-  """[..., T, T + S] by distance -> [..., T, S]: (t, s) is (t, T − 1 + s − t).
-
-  Rows that are one shorter start one later each; no gather, which would cost
-  as much as the products around it.
-  """
-  *lead, T, U = x_HBTU.shape
-  flat = x_HBTU.reshape(*lead, T * U)[..., T - 1 : T - 1 + T * (U - 1)]
-  return flat.reshape(*lead, T, U - 1)[..., : U - T]
+def _project(x_BTD, linear):
+  return jnp.einsum('BTD,DHW->BTHW', x_BTD, linear['w']) + linear['b']
 
 
-def _mlp(x_BTD, layer):
-  up, down = layer['up'], layer['down']
+def _finish(x_BTD, attn_BTHW, layer, cfg):
+  """A layer from its attention on."""
+  out, up, down = layer['out'], layer['up'], layer['down']
+  attn_BTD = jnp.einsum('BTHW,HWD->BTD', attn_BTHW, out['w']) + out['b']
+  x_BTD = layers.layer_norm(x_BTD + attn_BTD, layer['attn_norm'], cfg.norm_eps)
   h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, up['w']) + up['b']
   h_BTF = layers.gelu(h_BTF)
-  return jnp.einsum('BTF,FD->BTD', h_BTF, down['w']) + down['b']
+  mlp_BTD = jnp.einsum('BTF,FD->BTD', h_BTF, down['w']) + down['b']
+  return layers.layer_norm(x_BTD + mlp_BTD, layer['mlp_norm'], cfg.norm_eps)

@@ -4,37 +4,25 @@
 // that is seen. Sums and probabilities are float32.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
-#include <mutex>
 #include <type_traits>
 #include <vector>
 
-#include "xla/ffi/api/ffi.h"
+#include "native.h"
 
 namespace ffi = xla::ffi;
 
 namespace {
 
+using ::Exp;  // Beside those of other types.
+using ::Load;
+
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-// Sixteen at once: one register with AVX-512, two or four without.
-constexpr int64_t kLanes = 16;
-typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
-typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t))));
-typedef int32_t Signed __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-
-inline Floats Load(const float* from) {
-  Floats x;
-  std::memcpy(&x, from, sizeof x);
-  return x;
-}
 
 inline Floats Load(const uint16_t* from) {  // The bits of bfloat16.
   Halves bits;
@@ -51,30 +39,7 @@ inline float Value(uint16_t bits) {
   return x;
 }
 
-// exp(x) for x <= 0, within 2e-7 of it, by Cephes' polynomial. Zero below -40,
-// 4e-18: not to be seen in a float32 sum that holds a one, and its products with
-// values could be subnormal, which take a hundred times as long.
-inline Floats Exp(Floats x) {
-  x = x < -41.0f ? Floats{} - 41.0f : x;
-  const Floats rounder = Floats{} + 12582912.0f;  // 1.5 · 2^23.
-  const Floats n = (x * 1.44269504f + rounder) - rounder;
-  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Floats p = Floats{} + 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const Words bits = (Words)(__builtin_convertvector(n, Signed) + 127) << 23;
-  return x < -40.0f ? Floats{} : p * (Floats)bits;
-}
-
 inline float Exp(float x) { return Exp(Floats{} + x)[0]; }
-
-inline int64_t Lanes(int64_t size) {  // Rounded up to whole registers.
-  return (size + kLanes - 1) / kLanes * kLanes;
-}
 
 // One layer's keys [W, S] and values [S, W] of one head, and which are seen.
 template <typename T>
@@ -304,32 +269,6 @@ void Attend(const float* q, const float* key, const float* value, bool sees_it,
     const float sum = std::max(total[r], std::numeric_limits<float>::min());
     for (int64_t w = 0; w < n.W; ++w) out[r * n.W + w] /= sum;
   }
-}
-
-// Runs task(i) for i < num on this thread and the pool's, and waits for all.
-// A worker that the pool starts late finds nothing left and touches no task.
-template <typename Task>
-void ForEach(ffi::ThreadPool pool, int64_t num, const Task& task) {
-  struct State {
-    std::atomic<int64_t> next{0};
-    std::mutex mutex;
-    std::condition_variable all_done;
-    int64_t done = 0;
-  };
-  const auto state = std::make_shared<State>();
-  const auto work = [state, num, &task] {
-    int64_t mine = 0;
-    for (int64_t i; (i = state->next.fetch_add(1)) < num; ++mine) task(i);
-    if (mine == 0) return;
-    std::lock_guard<std::mutex> lock(state->mutex);
-    if ((state->done += mine) == num) state->all_done.notify_all();
-  };
-  for (int64_t t = 1; t < std::min<int64_t>(num, pool.num_threads()); ++t) {
-    pool.Schedule([work] { work(); });
-  }
-  work();
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->all_done.wait(lock, [&] { return state->done == num; });
 }
 
 // q [P, K, G, R, W]; new key and value [P, K, G, W]; caches [L, ≥P, (K,) G,

@@ -26,6 +26,7 @@ from erp_jax.models import tokenizer as tokenizer_lib
 
 PAIRS = ('pair', 'joined')
 _MIN_TOKENS = 5  # [CLS], two times [SEP], one of the prompt and the response.
+_PER_DOUBLING = 8  # Widths of batches: a position costs more than a program.
 
 
 @dataclasses.dataclass
@@ -49,6 +50,9 @@ class PairScorer:
   batch_tokens: int
   num_cut: int = 0
 
+  def __post_init__(self):
+    self._tables = _tables(self.params, self.cfg)
+
   def score(
     self,
     prompts: Sequence[str],
@@ -63,9 +67,11 @@ class PairScorer:
     rows = self._rows(prompts, texts)
     reward = np.empty(len(rows), np.float32)
     for indices, token_BT, valid_BT in shapes.fitted(
-      rows, self.batch_tokens, self.max_tokens
+      rows, self.batch_tokens, self.max_tokens, _PER_DOUBLING
     ):
-      reward_B = _reward(self.params, self.cfg, token_BT, valid_BT)
+      reward_B = _reward(
+        self.params, self._tables, self.cfg, token_BT, valid_BT
+      )
       reward[indices] = jax.device_get(reward_B)[: len(indices)]
       advance(len(indices), positions=int(valid_BT.sum()))
     ends = list(itertools.accumulate(len(responses) for responses in texts))
@@ -195,8 +201,14 @@ def load_tokenizer(folder: pathlib.Path) -> tokenizer_lib.Tokenizer:
   return tokenizer
 
 
+# By default TPUs multiply float32 as bfloat16, and recent GPUs as TF32.
 @functools.partial(jax.jit, static_argnames='cfg')
-def _reward(params, cfg, token_BT, valid_BT):
-  # By default TPUs multiply float32 as bfloat16, and recent GPUs as TF32.
+def _tables(params, cfg):
   with jax.default_matmul_precision('highest'):
-    return deberta.reward(params, cfg, token_BT, valid_BT)
+    return deberta.distance_tables(params, cfg)
+
+
+@functools.partial(jax.jit, static_argnames='cfg')
+def _reward(params, tables, cfg, token_BT, valid_BT):
+  with jax.default_matmul_precision('highest'):
+    return deberta.reward(params, tables, cfg, token_BT, valid_BT)

@@ -18,6 +18,8 @@ def test_fine_sizes_are_an_eighth_to_a_fifth_apart():
   )
   assert shapes.fine_sizes(200)[-2:] == (192, 200)
   assert shapes.fine_sizes(10) == (10,)
+  sizes = shapes.fine_sizes(100, per_doubling=8)
+  assert sizes[-6:] == (64, 72, 80, 88, 96, 100)
 
 
 def test_bucket_is_the_smallest_that_holds_the_length():

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from scipy import special
 from transformers.models.deberta_v2 import modeling_deberta_v2
 
 from erp_jax.core import errors
-from erp_jax.models import checkpoint, deberta
+from erp_jax.models import checkpoint, deberta, disentangled_attention
 from erp_jax.models import params as params_lib
 
 # The config of microsoft/deberta-v3-large with a head of one label.
@@ -50,7 +52,16 @@ _TINY = {
 }
 
 
-_reward = jax.jit(deberta.reward, static_argnames='cfg')
+@functools.partial(jax.jit, static_argnames='cfg')
+def _reward(params, cfg, token_BT, valid_BT):
+  tables = deberta.distance_tables(params, cfg)
+  return deberta.reward(params, tables, cfg, token_BT, valid_BT)
+
+
+@functools.partial(jax.jit, static_argnames='cfg')
+def _encode(params, cfg, token_BT, valid_BT):
+  tables = deberta.distance_tables(params, cfg)
+  return deberta.encode(params, tables, cfg, token_BT, valid_BT)
 
 
 def _make(folder, **fields):
@@ -96,9 +107,43 @@ def _check_against_torch(model, cfg, params, length):
   np.testing.assert_allclose(got_B, output.logits[:, 0], atol=2e-5)
 
 
+@pytest.fixture(params=['kernel', 'xla'])
+def attention(request, monkeypatch):
+  """Both ways of attending; the kernel's is skipped where it cannot be."""
+  if request.param == 'xla':
+    monkeypatch.setattr(disentangled_attention, 'is_usable', lambda: False)
+  elif not disentangled_attention.is_usable():
+    pytest.skip('no AVX-512 or no C++ compiler')
+  jax.clear_caches()
+  yield
+  jax.clear_caches()
+
+
 @pytest.mark.parametrize('length', [1, 2, 60, 100])
-def test_agrees_with_torch(tiny, length):
+def test_agrees_with_torch(tiny, attention, length):
   _check_against_torch(*tiny, length)
+
+
+def test_only_one_layer_agrees_with_torch(tmp_path):
+  _check_against_torch(*_make(tmp_path, num_hidden_layers=1), 20)
+
+
+@pytest.mark.parametrize('num_pads', [0, 7])
+def test_the_last_layer_at_the_first_token_is_that_of_all(tiny, num_pads):
+  _, cfg, params = tiny
+  token_BT, valid_BT = _batch(30)
+  token_BT, valid_BT = (
+    np.pad(x, [(0, 0), (num_pads, 0)]) for x in (token_BT, valid_BT)
+  )
+  x_BD = np.float64(_encode(params, cfg, token_BT, valid_BT)[:, num_pads])
+  pooler, classifier = jax.tree.map(
+    np.float64, (params['pooler'], params['classifier'])
+  )
+  y_BD = x_BD @ pooler['w'] + pooler['b']
+  y_BD *= special.ndtr(y_BD)
+  want_BY = y_BD @ classifier['w'] + classifier['b']
+  got_B = _reward(params, cfg, token_BT, valid_BT)
+  np.testing.assert_allclose(got_B, want_BY[:, 0], atol=1e-5)
 
 
 def test_agrees_with_torch_where_the_config_has_a_largest_distance(tmp_path):
@@ -106,15 +151,13 @@ def test_agrees_with_torch_where_the_config_has_a_largest_distance(tmp_path):
   _check_against_torch(*model, 60)
 
 
-def test_every_hidden_state_of_a_full_row_agrees_with_torch(tiny):
+def test_every_hidden_state_of_a_full_row_agrees_with_torch(tiny, attention):
   model, cfg, params = tiny
   token_BT, _ = _batch(60)
   valid_BT = np.ones_like(token_BT, bool)
   with torch.no_grad():
     want_BTD = model.deberta(torch.tensor(token_BT)).last_hidden_state
-  got_BTD = jax.jit(deberta.encode, static_argnames='cfg')(
-    params, cfg, token_BT, valid_BT
-  )
+  got_BTD = _encode(params, cfg, token_BT, valid_BT)
   np.testing.assert_allclose(got_BTD, want_BTD, atol=2e-5)
 
 

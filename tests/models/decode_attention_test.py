@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from erp_jax.models import attention, bits, decode_attention, layers
+from erp_jax.models import attention, bits, decode_attention, layers, native
 
 _L, _P, _K, _G, _R, _W, _A, _S = 3, 5, 3, 2, 3, 8, 19, 24
 _READ_P, _READ_S = 4, 21  # The caches are larger.
@@ -115,9 +115,9 @@ def test_without_a_compiler_that_works_it_says_so(
 ):
   for name, value in (env | {'ERP_CACHE': str(tmp_path)}).items():
     monkeypatch.setenv(name, value)
-  decode_attention._register.cache_clear()
+  native._register.cache_clear()
   try:
     assert not decode_attention.is_usable()
   finally:
-    decode_attention._register.cache_clear()
+    native._register.cache_clear()
   assert said in caplog.text

@@ -152,6 +152,11 @@ def test_weights_and_caches_are_spread(differences):
   assert differences['spread']['cache'] == pytest.approx(1 / 4)
 
 
+def _run_deberta(params, cfg, token_BT, valid_BT):
+  tables = deberta.distance_tables(params, cfg)
+  return deberta.reward(params, tables, cfg, token_BT, valid_BT)
+
+
 def _run_decoder(params, cfg, token_PT, token_PKT):
   """States of a prefill, and heads after scoring and one decode step."""
   P, K, T = token_PKT.shape
@@ -195,7 +200,7 @@ def _case(name):
   valid_BT = np.arange(12) < np.array([12, 5, 1, 9])[:, None]
   inputs = (draw(4, 12), valid_BT)
   if name == 'deberta':
-    return deberta.weights(_DEBERTA), _DEBERTA, deberta.reward, inputs, 8
+    return deberta.weights(_DEBERTA), _DEBERTA, _run_deberta, inputs, 8
   cfg = _ENCODERS[name]
   run = lambda *args: jnp.where(valid_BT[..., None], encoder.encode(*args), 0)
   return encoder.weights(cfg), cfg, run, inputs, 8
