@@ -95,8 +95,8 @@ def write_gte(folder: pathlib.Path, source: str, seed: int) -> None:
     shutil.copy(file, folder)
 
 
-def write_gguf(source: pathlib.Path, file: pathlib.Path) -> None:
-  """The same GGUF file with its matrices as bfloat16."""
+def write_gguf(source: pathlib.Path, file: pathlib.Path, kind: str) -> None:
+  """The same GGUF file with its matrices of one kind, such as BF16 or Q4_0."""
   reader = gguf.GGUFReader(source)
   writer = gguf.GGUFWriter(file, 'llama')
   for field in reader.fields.values():
@@ -106,15 +106,15 @@ def write_gguf(source: pathlib.Path, file: pathlib.Path) -> None:
       'general.quantization_version',
     ):
       continue
-    kind = field.types[0]
-    sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-    writer.add_key_value(field.name, field.contents(), kind, sub_type=sub)
-  bfloat16 = gguf.GGMLQuantizationType.BF16
+    of = field.types[0]
+    sub = field.types[-1] if of == gguf.GGUFValueType.ARRAY else None
+    writer.add_key_value(field.name, field.contents(), of, sub_type=sub)
+  stored = gguf.GGMLQuantizationType[kind]
   for tensor in reader.tensors:
     value = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     if value.ndim == 2:
       writer.add_tensor(
-        tensor.name, gguf.quants.quantize(value, bfloat16), raw_dtype=bfloat16
+        tensor.name, gguf.quants.quantize(value, stored), raw_dtype=stored
       )
     else:
       writer.add_tensor(tensor.name, value.astype(np.float32))

@@ -38,6 +38,7 @@ _PEERS = {
   ),
   'llama.cpp': (
     ('llama.cpp bfloat16', 'llama_bfloat16', ('xllamacpp',)),
+    ('llama.cpp Q4_0', 'llama_q4_0', ('xllamacpp',)),
     ('llama.cpp Q4_1', 'llama_packed', ('xllamacpp',)),
   ),
 }

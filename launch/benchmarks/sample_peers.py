@@ -72,9 +72,17 @@ def llama_packed(work):
 
 def llama_bfloat16(work):
   """llama.cpp on the checkpoint's weights as bfloat16."""
-  folder = pathlib.Path(tempfile.mkdtemp())
-  file = folder / 'bfloat16.gguf'
-  hf_folder.write_gguf(checkpoint.open_checkpoint(work.model).path, file)
+  return _llama_of(work, 'BF16')
+
+
+def llama_q4_0(work):
+  """llama.cpp on them in the four bits that its CPU kernels are fastest for."""
+  return _llama_of(work, 'Q4_0')
+
+
+def _llama_of(work, kind: str):
+  file = pathlib.Path(tempfile.mkdtemp()) / f'{kind}.gguf'
+  hf_folder.write_gguf(checkpoint.open_checkpoint(work.model).path, file, kind)
   return _llama(work, file)
 
 
