@@ -109,6 +109,8 @@ def _llama(work, file: pathlib.Path):
       'top_k': 0,
       'top_p': 1.0,
       'min_p': 0.0,
+      # The others would sort the vocabulary, and then keep all of it.
+      'samplers': ['temperature'],
       'seed': n * work.k + k,
       'cache_prompt': True,
     }
