@@ -9,6 +9,7 @@ import numpy as np
 from erp_jax.data import assets, paretobandit
 from erp_jax.models import (
   bits,
+  catalog,
   checkpoint,
   deberta,
   decoder_weights,
@@ -20,16 +21,10 @@ from erp_jax.score import reader as reader_lib
 from launch.benchmarks import contest
 
 SMOLLM2 = 'package:smollm2-135m-instruct'
-# microsoft/deberta-v3-base with a head of one label.
-DEBERTA = deberta.DebertaConfig(
-  vocab_size=128100,
-  num_layers=12,
-  width=768,
-  mlp=3072,
-  heads=12,
-  norm_eps=1e-7,
-  buckets=256,
-  max_distance=512,
+# The shape of microsoft/deberta-v3-base; all else as its large sibling has it.
+DEBERTA = dataclasses.replace(
+  catalog.CATALOG['OpenAssistant/reward-model-deberta-v3-large-v2'].config,
+  **{'num_layers': 12, 'width': 768, 'mlp': 3072, 'heads': 12},
 )
 
 
@@ -123,15 +118,24 @@ def prepare_decoder(work):
 
 
 def prepare_deberta(work):
-  """A pair of tokens costs three products of scores and one of values."""
+  """A pair of tokens costs three products of scores and one of values.
+
+  The last layer needs keys and values of all tokens, and the rest of one.
+  """
   scorer = deberta_scorer(work)
   prompts, responses = texts(work, work.deberta, scorer.tokenizer)
   rows, _ = pairs.encode(
     scorer.tokenizer, prompts, responses, scorer.max_tokens
   )
-  blocks = params_lib.count(deberta.weights(DEBERTA)['layers'])
-  per_pair = 8 * DEBERTA.num_layers * DEBERTA.width
-  flops = sum(2 * blocks * len(ids) + per_pair * len(ids) ** 2 for ids in rows)
+  layers = deberta.weights(DEBERTA)['layers']
+  num_last = DEBERTA.num_layers
+  per_layer = params_lib.count(layers) / num_last
+  kept = params_lib.count([layers['key'], layers['value']]) / num_last
+  flops = 0
+  for size in map(len, rows):
+    before = 2 * per_layer * size + 8 * DEBERTA.width * size**2
+    last = 2 * (kept * size + per_layer - kept) + 8 * DEBERTA.width * size
+    flops += (num_last - 1) * before + last
 
   def run() -> contest.Work:
     rewards = np.concatenate(scorer.score(prompts, responses))
