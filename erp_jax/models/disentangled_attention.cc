@@ -1,6 +1,6 @@
 // DeBERTa's attention: a pair's score is the query with the key, the query with
-// the key table's row of their distance, and the key with the query table's. Some
-// queries at once meet all keys of their row: no more scores are ever held.
+// the key table's row of their distance, and the key with the query table's.
+// Some queries at once meet all keys of their row: no more scores are ever held.
 
 #include <algorithm>
 #include <cstdint>

@@ -26,8 +26,8 @@ inline Floats Load(const float* from) {
 }
 
 // exp(x) for x <= 0, within 2e-7 of it, by Cephes' polynomial. Zero below -40,
-// 4e-18: not to be seen in a float32 sum that holds a one, and its products with
-// values could be subnormal, which take a hundred times as long.
+// 4e-18: not to be seen in a float32 sum that holds a one, and its products
+// with values could be subnormal, which take a hundred times as long.
 inline Floats Exp(Floats x) {
   x = x < -41.0f ? Floats{} - 41.0f : x;
   const Floats rounder = Floats{} + 12582912.0f;  // 1.5 · 2^23.
