@@ -8,6 +8,9 @@ CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" \
 BIN := .venv/bin
 # In the order of the files, so that the longest (tests/launch) do not come last.
 PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# One thread of BLAS and OpenMP each: more wait for each other's.
+test test-fast test-latest: export OPENBLAS_NUM_THREADS = 1
+test test-fast test-latest: export OMP_NUM_THREADS = 1
 
 .PHONY: quickstart paper test test-fast test-weights test-latest lint clean
 .DELETE_ON_ERROR:
