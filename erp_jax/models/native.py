@@ -31,7 +31,7 @@ def is_usable(source: str, targets: Sequence[str], doing: str) -> bool:
 
   Args:
     source: file of this folder that defines them.
-    doing: what takes about twice as long without, for the log.
+    doing: what takes longer without, for the log.
   """
   mesh = jax.sharding.get_abstract_mesh()
   one_device = mesh.empty or mesh.size == 1
@@ -45,18 +45,17 @@ def is_usable(source: str, targets: Sequence[str], doing: str) -> bool:
 @functools.cache
 def _register(source: str, targets: tuple[str, ...], doing: str) -> bool:
   """Compiles the kernels, or finds them compiled, and tells XLA of them."""
-  goes_on = f"{doing} on CPU goes on with XLA's attention, which takes about "
+  goes_on = f"{doing} on CPU goes on with XLA's attention"
   compiler = os.environ.get('CXX') or shutil.which('c++') or shutil.which('g++')
   if not compiler:
     _log.warning(
-      'no C++ compiler (c++, g++ or $CXX): %stwice as long.', goes_on
+      'no C++ compiler (c++, g++ or $CXX): %s, which takes longer.', goes_on
     )
     return False
   built = _build(compiler, _FOLDER / source)
   if isinstance(built, str):
     _log.warning(
-      '%s does not compile %s (%s): %stwice as long.',
-      *(compiler, source, built, goes_on),
+      '%s does not compile %s (%s): %s.', *(compiler, source, built, goes_on)
     )
     return False
   library = ctypes.cdll.LoadLibrary(str(built))

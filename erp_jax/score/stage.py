@@ -15,7 +15,7 @@ from erp_jax.score import rewards as rewards_lib
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA = pa.schema(
   [
     ('prompt_id', pa.string()),
