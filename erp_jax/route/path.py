@@ -189,12 +189,12 @@ def mix_at(cost_P: np.ndarray, budget: float) -> Mix:
 
   Raises UserError where the budget is infeasible, below the cheapest point.
   """
-  if not is_feasible(cost_P, budget):
+  asked, budget = budget, _snap(cost_P, np.array([budget]))[0]
+  if budget < cost_P[-1]:
     raise errors.UserError(
-      f'a budget of {budget:.6g} a prompt is infeasible: the cheapest arm '
+      f'a budget of {asked:.6g} a prompt is infeasible: the cheapest arm '
       f'costs {cost_P[-1]:.6g}; give at least that.'
     )
-  budget = _snap(cost_P, np.array([budget]))[0]
   if budget >= cost_P[0]:
     return Mix(0, 0.0)
   point = int(np.searchsorted(-cost_P, -budget, side='right')) - 1

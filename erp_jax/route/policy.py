@@ -59,6 +59,11 @@ class Part:
   theta_EM: np.ndarray
   posterior: posterior_lib.Posterior
 
+  @functools.cached_property
+  def theta_ME(self) -> np.ndarray:
+    """Each arm's weights by themselves: an added arm moves no last bit."""
+    return np.ascontiguousarray(self.theta_EM.T)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -202,8 +207,8 @@ def predict(
   ood_N = np.zeros(len(emb_NE), bool)
   for i, part in enumerate(parts):
     x_NE = part.features.apply(emb_NE, prompt_ids)
-    for m in range(shape[1]):  # An added arm moves no other's last bit.
-      reward_NM[:, m] += x_NE @ np.ascontiguousarray(part.theta_EM[:, m])
+    for m, theta_E in enumerate(part.theta_ME):
+      reward_NM[:, m] += x_NE @ theta_E
     variance_NM, leverage_N = part.posterior.variance(x_NE)
     std_NM += np.sqrt(variance_NM)
     if i == 0:

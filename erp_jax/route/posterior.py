@@ -74,13 +74,16 @@ class Posterior:
     _, root_E, vectors_EE = np.linalg.svd(upper_EE)
     return np.maximum(root_E**2 - self.floor, 0.0), vectors_EE.T
 
+  @functools.cached_property
+  def _shrink_EA(self) -> np.ndarray:
+    """What each penalty leaves of a direction; the last is the smallest."""
+    penalty_A = np.append(self.penalty_M, self.floor)
+    return 1.0 / (self._spectrum[0][:, None] + penalty_A)
+
   def variance(self, x_NE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """variance_NM, and leverage_N at the smallest penalty."""
-    eig_E, vectors_EE = self._spectrum
-    square_NE = ((x_NE - self.mean_E) @ vectors_EE) ** 2
-    penalty_A = np.append(self.penalty_M, self.floor)
-    shrink_EA = 1.0 / (eig_E[:, None] + penalty_A)
-    leverage_NA = self.share + square_NE @ shrink_EA
+    square_NE = ((x_NE - self.mean_E) @ self._spectrum[1]) ** 2
+    leverage_NA = self.share + square_NE @ self._shrink_EA
     return leverage_NA[:, :-1] * self.noise_M, leverage_NA[:, -1]
 
 
@@ -176,13 +179,8 @@ def _trapezoid(
 ) -> np.ndarray:
   # A tie of arms that are known, beside one that is not, divides 0 by 0.
   std_NM = np.maximum(std_NM, 1e-9 * std_NM.max(axis=1, keepdims=True))
-  node_J = np.arange(-5 * per_unit, 5 * per_unit + 1) / per_unit
-  weight_J = np.exp(-(node_J**2) / 2)
-  num_arms = mean_NM.shape[1]
-  # Of each arm m, the others o.
-  other_MO = np.array(
-    [[o for o in range(num_arms) if o != m] for m in range(num_arms)]
-  )
+  node_J, weight_J = _nodes(per_unit)
+  other_MO = _others(mean_NM.shape[1])
   std_NMO = np.maximum(std_NM[:, other_MO], least_ratio * std_NM[:, :, None])
   at_NMO = (mean_NM[:, :, None] - mean_NM[:, other_MO]) / std_NMO
   step_NMO = std_NM[:, :, None] / std_NMO
@@ -193,6 +191,21 @@ def _trapezoid(
     z_NMOJ = step_NMO[rows, :, :, None] * node_J + at_NMO[rows, :, :, None]
     win_NM[rows] = _normal_cdf(z_NMOJ).prod(axis=2) @ weight_J
   return win_NM / win_NM.sum(axis=1, keepdims=True)
+
+
+@functools.cache
+def _nodes(per_unit: int) -> tuple[np.ndarray, np.ndarray]:
+  """Nodes of the integral in standard deviations, and their weights."""
+  node_J = np.arange(-5 * per_unit, 5 * per_unit + 1) / per_unit
+  return node_J, np.exp(-(node_J**2) / 2)
+
+
+@functools.cache
+def _others(num_arms: int) -> np.ndarray:
+  """other_MO: of each arm m, the others o."""
+  return np.array(
+    [[o for o in range(num_arms) if o != m] for m in range(num_arms)]
+  )
 
 
 @functools.cache
