@@ -17,6 +17,7 @@ from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards
 from launch import pipeline_config
+from launch.sweeps import grid
 
 _SAMPLES = {
   '': sample.SampleConfig(k=8, temperature=1.0, max_new_tokens=2048),
@@ -65,8 +66,7 @@ def get_sweep():
   penalty, as lists of overrides.
   """
   selection = 'experiments.common.ridge.selection'
-  return [
-    [f'route.cost.kind={kind}', f'{selection}={how}']
-    for kind in ('params', 'active')
-    for how in ('fixed', 'leave_one_out')
-  ]
+  return grid.product(
+    grid.over('route.cost.kind', ('params', 'active')),
+    grid.over(selection, ('fixed', 'leave_one_out')),
+  )

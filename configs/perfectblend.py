@@ -20,14 +20,13 @@ evaluates simulated rewards of the same shape, marked as such on every page: no
 run, no accelerator, no network.
 """
 
-import itertools
-
 from erp_jax.core import config, errors
 from erp_jax.data import arms, prompts
 from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards
 from launch import pipeline_config
+from launch.sweeps import grid
 
 # All sources of the data set's 1 420 909 rows.
 SOURCES = {
@@ -94,19 +93,22 @@ def get_sweep():
   """
   common = 'experiments.common.ridge'
   zooter = 'experiments.routing.zooter'
-  ridges = [
-    [f'{common}.loss={loss}', f'{common}.selection={selection}']
-    for loss, selection in itertools.product(
-      ('sum', 'mean'), ('fixed', 'leave_one_out')
-    )
-  ]
-  ridges.append([f'{common}.intercept=False'])
-  zooters = [
-    [f'{zooter}.tau={tau}', f'{zooter}.head={head}']
-    for tau, head in itertools.product((0.3, 1.0, 3.0), ('linear', 'mlp'))
-    if (tau, head) != (1.0, 'linear')  # The first point has it.
-  ]
-  return ridges + zooters
+  heads = ('linear', 'mlp')
+  return grid.chain(
+    grid.product(
+      grid.over(f'{common}.loss', ('sum', 'mean')),
+      grid.over(f'{common}.selection', ('fixed', 'leave_one_out')),
+    ),
+    grid.over(f'{common}.intercept', (False,)),
+    # Without tau = 1 and a linear head, which the first point has.
+    grid.product(
+      grid.over(f'{zooter}.tau', (0.3,)), grid.over(f'{zooter}.head', heads)
+    ),
+    [[f'{zooter}.tau=1.0', f'{zooter}.head=mlp']],
+    grid.product(
+      grid.over(f'{zooter}.tau', (3.0,)), grid.over(f'{zooter}.head', heads)
+    ),
+  )
 
 
 def _reward(model):

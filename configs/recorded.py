@@ -12,6 +12,7 @@ from erp_jax.core import config
 from erp_jax.embed import embedder
 from erp_jax.route import replay
 from launch import pipeline_config
+from launch.sweeps import grid
 
 _PER_TOKEN = 'USD per million tokens'
 _RECORDED = replay.RecordedOutcomes
@@ -59,11 +60,10 @@ def get_config(arg=''):
 def get_sweep():
   """The ridge's switches of PAPER.md 6, as lists of overrides."""
   ridge = 'experiments.common.ridge'
-  return [
-    [f'{ridge}.selection={selection}', f'{ridge}.loss={loss}']
-    for selection in ('fixed', 'leave_one_out')
-    for loss in ('sum', 'mean')
-  ]
+  return grid.product(
+    grid.over(f'{ridge}.selection', ('fixed', 'leave_one_out')),
+    grid.over(f'{ridge}.loss', ('sum', 'mean')),
+  )
 
 
 def _tables(folder):

@@ -7,10 +7,10 @@ get_sweep() varies are the assumptions that the answer hangs on most.
 """
 
 import dataclasses
-import itertools
 
 from erp_jax.core import config, errors
 from launch import pipeline_config
+from launch.sweeps import grid
 
 
 def get_config(arg=''):
@@ -26,12 +26,7 @@ def get_config(arg=''):
 
 def get_sweep():
   """How steep the spectra are, how the fit is: lists of overrides."""
-  return [
-    [
-      f'simulation.spectrum={spectrum}',
-      f'learning.ridge.selection={selection}',
-    ]
-    for spectrum, selection in itertools.product(
-      (0.5, 1.0, 1.5), ('fixed', 'leave_one_out')
-    )
-  ]
+  return grid.product(
+    grid.over('simulation.spectrum', (0.5, 1.0, 1.5)),
+    grid.over('learning.ridge.selection', ('fixed', 'leave_one_out')),
+  )

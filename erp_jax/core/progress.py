@@ -52,22 +52,42 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
       last = now
       rate = done / (now - start)
       if not known:
-        _log.info('%s: %d %s, %s', what, done, unit, _rate(rate, unit))
+        _log.info('%s: %d %s, %s', what, done, unit, rate_words(rate, unit))
         return
       _log.info(
         '%s: %d of %d %s, %s, %.0f s left',
-        *(what, done, total, unit, _rate(rate, unit), (total - done) / rate),
+        *(
+          what,
+          done,
+          total,
+          unit,
+          rate_words(rate, unit),
+          (total - done) / rate,
+        ),
       )
 
   yield advance
   secs = time.monotonic() - start
   _log.info(
     '%s: %d %s in %.1f s (%s)',
-    *(what, done, unit, secs, _rate(done / max(secs, 1e-9), unit)),
+    *(what, done, unit, secs, rate_words(done / max(secs, 1e-9), unit)),
   )
 
 
-def _rate(rate: float, unit: str) -> str:
+def duration(secs: float) -> str:
+  """'42 s', '3 min 20 s', '5 h 12 min' or '2 d 3 h'."""
+  secs = max(round(secs), 0)
+  for size, unit, small, small_unit in (
+    (86400, 'd', 3600, 'h'),
+    (3600, 'h', 60, 'min'),
+    (60, 'min', 1, 's'),
+  ):
+    if secs >= size:
+      return f'{secs // size} {unit} {secs % size // small} {small_unit}'
+  return f'{secs} s'
+
+
+def rate_words(rate: float, unit: str) -> str:
   """'120 tokens/s', or of slow things '3.4 per minute'."""
   return f'{rate:.0f} {unit}/s' if rate >= 2 else f'{60 * rate:.1f} per minute'
 
@@ -78,7 +98,7 @@ def _bar(console: rich_console.Console, unit: str) -> rich_progress.Progress:
   class Rate(rich_progress.ProgressColumn):
     def render(self, task: rich_progress.Task) -> str:
       speed = task.finished_speed or task.speed
-      return '' if speed is None else _rate(speed, unit)
+      return '' if speed is None else rate_words(speed, unit)
 
   return rich_progress.Progress(
     rich_progress.TextColumn('{task.description:<34}'),
