@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from erp_jax.core import config as config_lib
-from erp_jax.core import errors, runtime
+from erp_jax.core import errors, process, runtime
 from erp_jax.core import workdir as workdir_lib
 from launch import parsing
 
@@ -41,7 +41,10 @@ def run(main: Callable, config_class: type) -> None:
       parsing.stop('--workdir is empty: name the folder of the run.')
     try:
       with runtime.started(cfg.runtime) as compiles:
-        main(cfg, _workdir())
+        workdir = _workdir()
+        command = (f'launch.{_binary()}', *sys.argv[1:])
+        with process.recorded(workdir.path / 'processes', command):
+          main(cfg, workdir)
     except KeyboardInterrupt:
       _stop_at_once('stopped; the same command goes on where this one was.')
     _log.info('%s', compiles)
@@ -89,6 +92,11 @@ def _stop_at_once(message: object) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
   os._exit(1)
+
+
+def _binary() -> str:
+  """'sample' of 'launch/sample.py'."""
+  return os.path.basename(sys.argv[0]).removesuffix('.py')
 
 
 def _workdir() -> workdir_lib.Workdir:

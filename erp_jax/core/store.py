@@ -9,11 +9,11 @@ shards, which the next one keeps, and temporary files, which it removes.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from erp_jax.core import compare, errors, failures
+from erp_jax.core import compare, errors, failures, locks
 
 _IDENTITY = 'identity.json'
 _MANIFEST = 'manifest.json'
-_LOCK = '.lock'
+FAILURE = 'failed.json'  # Why the last writer of an unfinished artefact failed.
 _TMP = '.tmp-'
 _IDENTITY_KEYS = ('identity', 'versions')
 _MANIFEST_KEYS = ('identity', 'digest', 'shards', 'files', 'counts', 'info')
@@ -179,7 +179,7 @@ class Artifact:
     """
     with failures.writing(self.path, 0):
       self.path.mkdir(parents=True, exist_ok=True)
-    with _locked(self.path):
+    with locks.held(self.path):
       begun = self.path / _IDENTITY
       changes: list[str] = []
       if self._is_ours():
@@ -201,11 +201,30 @@ class Artifact:
         self._remove_replaced()
         write_json(
           begun,
-          {'identity': self.identity, 'versions': provenance['versions']},
+          {
+            'identity': self.identity,
+            'versions': provenance['versions'],
+            'num_shards': self.num_shards,
+          },
         )
-      for stale in self.path.glob(f'{_TMP}*'):
-        stale.unlink()
-      yield Writer(self, dict(provenance), changes)
+      for stale in [*self.path.glob(f'{_TMP}*'), self.path / FAILURE]:
+        stale.unlink(missing_ok=True)
+      with self._failure_noted():
+        yield Writer(self, dict(provenance), changes)
+
+  @contextlib.contextmanager
+  def _failure_noted(self) -> Iterator[None]:
+    """Leaves the reason of what is raised, for those who ask for the status."""
+    ended = False
+    try:
+      yield
+      ended = True
+    finally:
+      e = None if ended else sys.exception()
+      if isinstance(e, Exception):  # Not what a person or a signal stops.
+        # It may be the disk that is full.
+        with contextlib.suppress(OSError, errors.UserError):
+          write_json(self.path / FAILURE, {'error': f'{e}' or type(e).__name__})
 
   def _remove_replaced(self) -> None:
     """Removes the files of another identity: none may pass for ours."""
@@ -372,22 +391,3 @@ def _read_verified(file: epath.Path, checksum: str) -> bytes:
       f'{fix}.'
     )
   return data
-
-
-@contextlib.contextmanager
-def _locked(folder: epath.Path) -> Iterator[None]:
-  """Holds the folder's lock, which dies with its process (local only)."""
-  if '://' in os.fspath(folder):
-    yield
-    return
-  with contextlib.ExitStack() as stack:
-    with failures.writing(folder / _LOCK, 0):
-      lock = stack.enter_context(open(folder / _LOCK, 'w'))
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-      raise errors.UserError(
-        f'{folder} is being written by another process: wait for it, or give '
-        'each job its own arm or reward model.'
-      ) from e
-    yield

@@ -1,0 +1,251 @@
+"""How far a run is, from the files that it has left so far.
+
+Reads a folder or a bucket, writes nothing and takes no lock: it can be asked
+while the run goes on, from another machine too.
+"""
+
+import dataclasses
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from erp_jax.core import errors, locks, process, store
+
+RUNNING, DONE, FAILED = process.RUNNING, process.DONE, process.FAILED
+INTERRUPTED, WAITING = process.INTERRUPTED, 'waiting'
+# Folders of a run, by stage, with the words that name one of its artefacts.
+STAGES = {
+  'responses': ('sample', 1),
+  'embeddings': ('embed', 1),
+  'rewards': ('score', 2),
+  'probes': ('fit', 2),
+  'routes': ('route', 1),
+  'replay': ('replay', 1),
+  'experiments': ('experiment', 1),
+}
+# Where no lock can be seen, what changed so lately is being written.
+_LATELY_SECS = 900.0
+_DEPTH = 5
+_NOT_FOLDERS = ('.json', '.parquet', '.lock', 'weights')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """One artefact: of a stage, for an arm, a reward model, or both.
+
+  Attributes:
+    point: the sweep's point that it is of, or ''.
+    shards: how many are done; `num_shards` is 0 where nobody knows yet.
+    missing: indices of the others.
+    rate: of `unit` a second, NaN where fewer than two shards tell it.
+    secs_left: at that rate; NaN likewise.
+    changed: seconds since 1970.
+  """
+
+  point: str
+  stage: str
+  name: str
+  state: str
+  shards: int = 0
+  num_shards: int = 0
+  missing: tuple[int, ...] = ()
+  rate: float = float('nan')
+  unit: str = 'rows'
+  secs_left: float = float('nan')
+  changed: float = 0.0
+  error: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+  """All that a workdir tells.
+
+  Attributes:
+    points: of a sweep, with the state of each binary that ran on it.
+    processes: those that run, and the last of each command that failed.
+  """
+
+  parts: Sequence[Part]
+  points: Sequence[tuple[str, str, process.Record]]
+  processes: Sequence[process.Record]
+
+  @property
+  def has_failed(self) -> bool:
+    """Whether something has failed and was not done since."""
+    states = [part.state for part in self.parts]
+    states += [record.state_now() for _, _, record in self.points]
+    states += [record.state_now() for record in self.processes]
+    return FAILED in states
+
+
+def read(workdir: epath.PathLike) -> Status:
+  """The status of a run, or of a sweep's folder.
+
+  Raises UserError if the folder is not there, or a file in it is damaged.
+  """
+  workdir = epath.Path(workdir)
+  if not workdir.exists():
+    raise errors.UserError(
+      f'--workdir={workdir} is not there: name the folder or bucket of a run.'
+    )
+  parts, points, records = [], [], []
+  for folder, names in _folders(workdir, _DEPTH):
+    where = folder.parts[len(workdir.parts) :]
+    if where and where[-1] == 'state':
+      for name in sorted(n for n in names if n.endswith('.json')):
+        point, binary = '/'.join(where[:-1]), name.removesuffix('.json')
+        points.append((point, binary, process.read(folder / name)))
+    elif where and where[-1] == 'processes':
+      files = [n for n in names if n.endswith('.json')]
+      records += [process.read(folder / name) for name in files]
+    elif 'identity.json' in names:
+      parts.append(_part(folder, names, where))
+  parts += _waiting(parts)
+  order = [stage for stage, _ in STAGES.values()]
+  rank = lambda stage: order.index(stage) if stage in order else len(order)
+  parts.sort(key=lambda part: (part.point, rank(part.stage), part.name))
+  return Status(parts, sorted(points, key=lambda p: p[:2]), _latest(records))
+
+
+def _folders(
+  folder: epath.Path, depth: int
+) -> Iterator[tuple[epath.Path, list[str]]]:
+  """Folders with the names of what they hold, each before those in it."""
+  names = [entry.name for entry in folder.iterdir()]
+  yield folder, names
+  for name in sorted(names) if depth else ():
+    child = folder / name
+    # In a bucket each question is a request: shards are many.
+    if not name.endswith(_NOT_FOLDERS) and child.is_dir():
+      yield from _folders(child, depth - 1)
+
+
+def _part(
+  folder: epath.Path, names: Sequence[str], where: Sequence[str]
+) -> Part:
+  """What one artefact's folder tells; `where` is its path in the workdir."""
+  point, stage, name = _named(where)
+  begun = store.read_json(folder / 'identity.json')
+  shards = {n for n in names if n.startswith('part-') and n.endswith('.json')}
+  num_shards = begun.get('num_shards', 0)
+  for shard in shards:
+    num_shards = int(shard.removesuffix('.json').rpartition('-')[2])
+  files = set(names)
+  done = {int(n.split('-')[1]) for n in shards if f'{n[:-5]}.parquet' in files}
+  missing = tuple(i for i in range(num_shards) if i not in done)
+  complete = 'manifest.json' in files and not missing
+  times = sorted(_changed(folder / n) for n in shards)
+  changed = max([_changed(folder / 'identity.json'), *times])
+  secs, per_shard, unit = _pace(folder, sorted(shards), times)
+  error = ''
+  if complete:
+    state = DONE
+  elif store.FAILURE in files:  # The next writer removes it.
+    state = FAILED
+    error = store.read_json(folder / store.FAILURE)['error']
+  elif _is_written(folder, changed, secs):
+    state = RUNNING
+  else:
+    state = INTERRUPTED
+  return Part(
+    point=point,
+    stage=stage,
+    name=name,
+    state=state,
+    shards=len(done),
+    num_shards=num_shards,
+    missing=missing,
+    rate=per_shard / secs if secs else float('nan'),
+    unit=unit,
+    secs_left=secs * len(missing) if secs and missing else float('nan'),
+    changed=changed,
+    error=error,
+  )
+
+
+def _named(where: Sequence[str]) -> tuple[str, str, str]:
+  """(point, stage, name) of an artefact's path in the workdir."""
+  for i, word in enumerate(where):
+    if word in STAGES:
+      stage, size = STAGES[word]
+      rest = where[i + 1 :]
+      if len(rest) == size:
+        return '/'.join(where[:i]), stage, '/'.join(rest)
+  return '/'.join(where[:-1]), where[-1] if where else 'run', ''
+
+
+def _pace(
+  folder: epath.Path, shards: Sequence[str], times: Sequence[float]
+) -> tuple[float, float, str]:
+  """(seconds a shard, units in one, unit); the seconds are 0 if unknown.
+
+  The median of the times between shards: a pause between two starts is one of
+  them only.
+  """
+  gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+  if not gaps or times[-1] <= times[0]:
+    return 0.0, 0.0, 'rows'
+  secs = statistics.median(gaps) or (times[-1] - times[0]) / len(gaps)
+  records = [store.read_json(folder / name) for name in shards]
+  if all('tokens' in record['counts'] for record in records):
+    sizes, unit = [r['counts']['tokens'] for r in records], 'tokens'
+  else:
+    sizes, unit = [record['rows'] for record in records], 'rows'
+  return secs, statistics.mean(sizes), unit
+
+
+def _is_written(folder: epath.Path, changed: float, secs: float) -> bool:
+  """Whether a process writes it now: by its lock, else by its last change."""
+  held = locks.is_held(folder)
+  if held is not None:
+    return held
+  return time.time() - changed < max(_LATELY_SECS, 3 * secs)
+
+
+def _waiting(parts: Sequence[Part]) -> list[Part]:
+  """Parts that others of the same run let expect, and that are not begun."""
+  found = []
+  for point in sorted({part.point for part in parts}):
+    named = {
+      stage: {p.name for p in parts if (p.point, p.stage) == (point, stage)}
+      for stage, _ in STAGES.values()
+    }
+    rewards = sorted({name.split('/')[0] for name in named['score']})
+    pairs = [f'{r}/{arm}' for r in rewards for arm in sorted(named['sample'])]
+    expected = {'score': pairs}
+    if named['fit']:
+      expected['fit'] = pairs
+    found += [
+      Part(point=point, stage=stage, name=name, state=WAITING)
+      for stage, names in expected.items()
+      for name in names
+      if name not in named[stage]
+    ]
+  return found
+
+
+def _latest(records: Sequence[process.Record]) -> list[process.Record]:
+  """Those that run, and what failed or was cut off last of each command."""
+  last: dict[tuple[str, ...], process.Record] = {}
+  running = []
+  for record in sorted(records, key=lambda r: r.begin):
+    last[record.command] = record
+    if record.state_now() == RUNNING:
+      running.append(record)
+  others = [
+    record
+    for record in last.values()
+    if record.state_now() in (FAILED, INTERRUPTED)
+  ]
+  return [*running, *others]
+
+
+def _changed(file: epath.Path) -> float:
+  """Seconds since 1970; buckets tell whole ones."""
+  if '://' in os.fspath(file):
+    return float(file.stat().mtime)
+  return pathlib.Path(file).stat().st_mtime

@@ -1,0 +1,277 @@
+"""A run's status, of folders and of a bucket, against what was written."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import pathlib
+import time
+
+import pyarrow as pa
+import pytest
+from etils import epath
+from fsspec.implementations import memory
+from rich import console
+
+from erp_jax.core import errors, process, store
+from erp_jax.report import status, status_table
+
+_PROVENANCE = {'versions': {}}
+_OLD = 10_000.0  # Seconds ago: nobody writes there now.
+
+
+class _Bucket(memory.MemoryFileSystem):
+  """An object store in memory, under the name of a real one."""
+
+  protocol = 'gcs'
+  store = {}
+  pseudo_dirs = ['']
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return super()._strip_protocol(str(path).removeprefix('gs://'))
+
+  def info(self, path, **kwargs):
+    """With the time of the last change, as gcsfs calls it."""
+    found = super().info(path, **kwargs)
+    return found | {'mtime': found.get('created')}
+
+
+@pytest.fixture(params=['folder', 'bucket'])
+def workdir(request, tmp_path, monkeypatch):
+  """A run's place: a folder, or a bucket of fsspec's memory."""
+  if request.param == 'folder':
+    yield epath.Path(tmp_path)
+    return
+  monkeypatch.setattr(
+    type(epath.Path('gs://bucket')._backend),
+    '_get_filesystem',
+    lambda *_: _Bucket(),
+  )
+  yield epath.Path('gs://bucket/run')
+  _Bucket.store.clear()
+  _Bucket.pseudo_dirs[:] = ['']
+
+
+def _begin(folder, num_shards, done=(), tokens=None, ends='well'):
+  """An artefact of which these shards are done."""
+  artifact = store.Artifact(folder, {'k': 1}, num_shards)
+  raised = RuntimeError('the disk is full') if ends == 'badly' else None
+  with (
+    contextlib.suppress(RuntimeError),
+    artifact.writer(_PROVENANCE) as writer,
+  ):
+    for i in done:
+      counts = {} if tokens is None else {'tokens': tokens}
+      writer.write_shard(i, pa.table({'x': [1, 2, 3]}), counts)
+    if raised:
+      raise raised
+    if len(done) == num_shards:
+      writer.finish()
+  return artifact
+
+
+def _found(workdir):
+  return {(part.stage, part.name): part for part in status.read(workdir).parts}
+
+
+def test_what_is_done_failed_and_waiting(workdir):
+  _begin(workdir / 'responses' / 'terse', 2, (0, 1))
+  _begin(workdir / 'responses' / 'steps', 5, (0, 1, 3), ends='badly')
+  _begin(workdir / 'rewards' / 'judge' / 'terse', 2, (0, 1))
+  _begin(workdir / 'embeddings' / 'mini', 1, (0,))
+  _begin(workdir / 'routes' / 'judge', 0)
+  found = _found(workdir)
+  assert found['sample', 'steps'].error == 'the disk is full'
+  assert found['sample', 'steps'].missing == (2, 4)
+  assert found['sample', 'steps'].num_shards == 5
+  assert {key: part.state for key, part in found.items()} == {
+    ('sample', 'terse'): status.DONE,
+    ('sample', 'steps'): status.FAILED,
+    ('score', 'judge/terse'): status.DONE,
+    ('score', 'judge/steps'): status.WAITING,
+    ('embed', 'mini'): status.DONE,
+    ('route', 'judge'): status.DONE,
+  }
+  # In the order of the stages.
+  stages = [part.stage for part in status.read(workdir).parts]
+  assert stages == ['sample', 'sample', 'embed', 'score', 'score', 'route']
+
+
+def test_a_failure_is_forgotten_when_it_is_tried_again(tmp_path):
+  folder = epath.Path(tmp_path) / 'responses' / 'a'
+  _begin(folder, 3, (0,), ends='badly')
+  assert status.read(tmp_path).has_failed
+  _begin(folder, 3, (1,))
+  assert not status.read(tmp_path).has_failed
+  # What a person stops has not failed.
+  with (
+    pytest.raises(KeyboardInterrupt),
+    store.Artifact(folder, {'k': 1}, 3).writer(_PROVENANCE),
+  ):
+    raise KeyboardInterrupt
+  assert _found(tmp_path)['sample', 'a'].state == status.INTERRUPTED
+
+
+def _aged(folder, secs):
+  """Sets the age of each file to so many seconds, by name."""
+  for name, age in secs.items():
+    for file in pathlib.Path(folder).glob(name):
+      os.utime(file, (time.time() - age,) * 2)
+
+
+def test_nobody_writes_what_has_no_lock_and_no_failure(tmp_path):
+  _begin(epath.Path(tmp_path) / 'responses' / 'a', 3, (0,))
+  assert _found(tmp_path)['sample', 'a'].state == status.INTERRUPTED
+
+
+def test_a_lock_is_seen_and_not_taken(tmp_path):
+  folder = epath.Path(tmp_path) / 'responses' / 'a'
+  artifact = store.Artifact(folder, {'k': 1}, 3)
+  with artifact.writer(_PROVENANCE) as writer:
+    part = _found(tmp_path)['sample', 'a']
+    assert (part.state, part.shards, part.num_shards) == ('running', 0, 3)
+    assert math.isnan(part.rate) and math.isnan(part.secs_left)
+    writer.write_shard(0, pa.table({'x': [1]}))
+  assert _found(tmp_path)['sample', 'a'].state == status.INTERRUPTED
+
+
+def test_rates_and_time_left_are_of_the_time_between_shards(tmp_path):
+  """One pause of an hour, between two starts, among minutes."""
+  folder = tmp_path / 'responses' / 'a'
+  _begin(epath.Path(folder), 10, range(5), tokens=1200)
+  ages = (4000, 3940, 340, 280, 220)
+  _aged(folder, {f'part-0000{i}-*.json': age for i, age in enumerate(ages)})
+  part = _found(tmp_path)['sample', 'a']
+  assert part.unit == 'tokens' and part.missing == (5, 6, 7, 8, 9)
+  assert part.rate == pytest.approx(1200 / 60, rel=1e-3)
+  assert part.secs_left == pytest.approx(5 * 60, rel=1e-3)
+  rewards = tmp_path / 'rewards' / 'r' / 'a'
+  _begin(epath.Path(rewards), 10, range(3))
+  _aged(rewards, {f'part-0000{i}-*.json': 30 * i for i in range(3)})
+  part = _found(tmp_path)['score', 'r/a']
+  assert (part.unit, part.rate) == ('rows', pytest.approx(3 / 30, rel=1e-3))
+
+
+def test_in_a_bucket_age_tells_what_is_written(workdir, monkeypatch):
+  folder = workdir / 'responses' / 'a'
+  _begin(folder, 3, (0,))
+  if '://' not in os.fspath(workdir):
+    (pathlib.Path(folder) / '.lock').unlink()  # As of another machine.
+  assert _found(workdir)['sample', 'a'].state == status.RUNNING
+  later = time.time() + status._LATELY_SECS + 5
+  monkeypatch.setattr(time, 'time', lambda: later)
+  assert _found(workdir)['sample', 'a'].state == status.INTERRUPTED
+
+
+def test_a_shard_that_is_gone_is_missing_again(tmp_path):
+  folder = epath.Path(tmp_path) / 'responses' / 'a'
+  artifact = _begin(folder, 3, (0, 1, 2))
+  (folder / artifact.shard_name(1)).unlink()
+  part = _found(tmp_path)['sample', 'a']
+  assert (part.state, part.missing) == (status.INTERRUPTED, (1,))
+
+
+def _record(state, **changes):
+  record = process.begun(('launch.sample', '--arms=a'), os.getpid())
+  return dataclasses.replace(record, state=state, **changes)
+
+
+def test_points_of_a_sweep_and_their_parts(workdir):
+  for point, state, code in (('k=1-aa', 'done', 0), ('k=2-bb', 'failed', 3)):
+    file = workdir / point / 'state' / 'sample.json'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    process.write(file, _record(state, code=code))
+    _begin(workdir / point / 'responses' / 'a', 2, (0, 1))
+  found = status.read(workdir)
+  assert [(p, b, r.state_now()) for p, b, r in found.points] == [
+    ('k=1-aa', 'sample', 'done'),
+    ('k=2-bb', 'sample', 'failed'),
+  ]
+  assert [(p.point, p.stage) for p in found.parts] == [
+    ('k=1-aa', 'sample'),
+    ('k=2-bb', 'sample'),
+  ]
+  assert found.has_failed
+  text = _text(found)
+  assert 'failed: exit code 3' in text and '1 done, 1 failed' in text
+
+
+def test_processes_are_shown_while_they_matter(workdir):
+  """Who runs, and what failed and was not started again since."""
+  (workdir / 'processes').mkdir(parents=True)
+  records = {
+    'a-here': _record('running'),
+    'a-away': _record('failed', host='away', begin=5.0, error='no disk'),
+    'b-away': _record('failed', command=('launch.fit',), error='no rewards'),
+    'c-away': _record('done', command=('launch.embed',)),
+  }
+  for name, record in records.items():
+    process.write(workdir / 'processes' / f'{name}.json', record)
+  found = status.read(workdir)
+  assert [r.command[0] for r in found.processes] == [
+    *('launch.sample', 'launch.fit'),
+  ]
+  assert found.has_failed
+  text = _text(found)
+  assert 'failed: no rewards' in text and 'no disk' not in text
+
+
+def _text(found) -> str:
+  out = console.Console(file=io.StringIO(), width=200)
+  out.print(status_table.tables(found))
+  return out.file.getvalue()
+
+
+def test_the_table_says_how_far_each_part_is(tmp_path):
+  folder = tmp_path / 'responses' / 'a'
+  _begin(epath.Path(folder), 12, (0, 1, 5), tokens=600)
+  _aged(
+    folder,
+    {f'part-0000{i}-*.json': age for i, age in ((0, 90), (1, 60), (5, 30))}
+    | {'identity.json': 100},
+  )
+  text = _text(status.read(tmp_path))
+  (row,) = [line for line in text.splitlines() if '│ sample' in line]
+  cells = [cell.strip() for cell in row.strip('│').split('│')]
+  assert cells == [
+    *('sample', 'a', 'interrupted', '3 of 12', '2-4, 6-11', '20 tokens/s'),
+    *('4 min 30 s', '30 s ago'),
+  ]
+  assert '1 interrupted; at these rates 4 min 30 s left' in text
+
+
+def test_nothing_is_written(workdir):
+  _begin(workdir / 'responses' / 'a', 2, (0,))
+  listed = lambda: sorted(
+    (os.fspath(folder / name), (folder / name).stat().mtime)
+    for folder, names in status._folders(workdir, 5)
+    for name in names
+  )
+  before = listed()
+  status.read(workdir)
+  assert listed() == before
+
+
+def test_what_is_not_there_or_damaged_is_named(workdir):
+  with pytest.raises(errors.UserError, match='nowhere is not there'):
+    status.read(workdir / 'nowhere')
+  _begin(workdir / 'responses' / 'a', 2, (0,))
+  (workdir / 'responses' / 'a' / 'identity.json').write_text('{')
+  with pytest.raises(errors.UserError, match=r'identity\.json is not JSON'):
+    status.read(workdir)
+
+
+def test_an_empty_folder_has_begun_nothing(tmp_path):
+  found = status.read(tmp_path)
+  assert not found.parts and not found.has_failed
+  assert 'nothing has begun yet' in _text(found)
+
+
+@pytest.mark.parametrize(
+  'numbers, expected',
+  [((), ''), ((3,), '3'), ((0, 1, 2), '0-2'), ((0, 2, 3, 9), '0, 2-3, 9')],
+)
+def test_ranges(numbers, expected):
+  assert status_table.ranges(numbers) == expected
