@@ -25,6 +25,8 @@ _OWN_FLAGS = {
   'convert': ('--from', '--to'),
   'memory': ('--chips', '--models', '--dtype', '--json'),
   'plan': ('--config', '--chip', '--response_tokens', '--shares', '--json'),
+  'status': ('--workdir',),
+  'sweep': ('--config', '--binary', '--workdir', '--list', '--run', '--index'),
   'route_prompts': ('--router', '--budget', '--lam', '--input', '--output'),
 }
 _CLASSES = {
@@ -41,7 +43,7 @@ _CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
 def test_there_are_the_expected_binaries():
   assert set(_BINARIES) >= {
     *('sample', 'score', 'embed', 'fit', 'route', 'replay', 'report'),
-    *('pipeline', 'convert', 'train_reward', 'simulate'),
+    *('pipeline', 'convert', 'train_reward', 'simulate', 'sweep', 'status'),
   }
 
 
