@@ -205,6 +205,31 @@ def test_a_dry_run_runs_nothing(verb, fake):
       assert words[5].startswith(('pod', str(fake))) and '--zone=z-1' in words
 
 
+def test_the_readmes_dry_runs_print_what_they_say(fake):
+  text = (_ROOT / 'README.md').read_text()
+  block = re.search('## On a cluster.*?```\n(.*?)```', text, re.S).group(1)
+  lines = [x for x in block.splitlines() if not x.startswith('sky ')]
+  done = subprocess.run(
+    ['bash', '-euc', '\n'.join(lines)],
+    cwd=_ROOT,
+    env=os.environ
+    | {'PATH': f'{fake / "bin"}:{os.environ["PATH"]}', 'FAKE_ROOT': str(fake)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert not _calls(fake)
+  for part in (
+    *(
+      'tpu-vm create pod',
+      'tpu-vm scp ',
+      ' start main python -m launch.sample',
+    ),
+    *('tpu-vm delete pod', 'gcluster job submit --name=sim-5', '+ srun '),
+  ):
+    assert part in done.stdout
+
+
 @pytest.mark.parametrize(
   'kind, made, image',
   [
