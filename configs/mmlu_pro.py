@@ -1,18 +1,19 @@
 """Appendix A.1: four arms on MMLU-Pro, a right choice is worth 1, else 0.
 
 python -m launch.sample --config=configs/mmlu_pro.py --workdir=DIR \
-  --config.prompts.path=mmlu_pro.parquet --arms=qwen25-7b
+  --arms=qwen25-7b
 
 K = 8 responses at T = 1; --config=configs/mmlu_pro.py:greedy draws one greedy
-response instead. The file is the test split of the hub's TIGER-Lab/MMLU-Pro,
-Parquet or JSONL, or a table of outcomes recorded on it; its 14 subjects are the
-categories. What the paper leaves open and is chosen here: Qwen3 does not think
-(arms.qwen3-235b.thinking), a Qwen3 is its 235 nominal billions, not the 22
-active ones, and 2048 new tokens, the limit of the benchmark's own local runs.
+response instead. Prompts are the test split of the hub's TIGER-Lab/MMLU-Pro, or
+of a file of it, or of a table of outcomes recorded on it (prompts.path); its 14
+subjects are the categories. What the paper leaves open and is chosen here:
+Qwen3 does not think (arms.qwen3-235b.thinking), a Qwen3 is its 235 nominal
+billions, not the 22 active ones, and 2048 new tokens, the limit of the
+benchmark's own local runs.
 """
 
 from erp_jax.core import config, errors
-from erp_jax.data import arms, prompts
+from erp_jax.data import arms, published
 from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards
@@ -32,9 +33,7 @@ def get_config(arg=''):
     )
   return config.as_config_dict(
     pipeline_config.Pipeline(
-      prompts=prompts.PromptConfig(
-        path='mmlu_pro.parquet', format=prompts.MMLU_PRO
-      ),
+      prompts=published.mmlu_pro(),
       arms={
         'llama31-8b': arms.Arm(
           model='meta-llama/Llama-3.1-8B-Instruct', nominal_b=8.0

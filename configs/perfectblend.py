@@ -1,13 +1,14 @@
 """The paper: five arms, K = 32 at T = 1, gte-large, cost = parameters alone.
 
 python -m launch.sample --config=configs/perfectblend.py --workdir=DIR \
-  --config.prompts.path=perfectblend.parquet --arms=llama31-8b
+  --arms=llama31-8b
 
-Prompts are 1000 per category of the hub's mlabonne/open-perfectblend, whose six
-files are one here: what a user asks first in its column `conversations`, exact
-duplicates dropped, in the category that SOURCES gives its column `source`. That
-table is ours: the paper names four categories and no sources. One source mixes
-math, code and logic and is left out. The arms need an accelerator (`python -m
+Prompts are 1000 per category of the hub's mlabonne/open-perfectblend: what a
+user asks first in its column `conversations`, exact duplicates dropped, in the
+category that erp_jax/data/published.py gives its column `source`. That table is
+ours: the paper names four categories and no sources. One source mixes math,
+code and logic and is left out. With `launch.build_dataset`, prompts.path is the
+folder that it built. The arms need an accelerator (`python -m
 launch.memory` says which), their licences accepted on the hub, and HF_TOKEN.
 The reward models read as their authors': the first at most 512 tokens, GRM two
 beginnings of text. gte-large reads prompts to its full length, as its authors'
@@ -21,24 +22,12 @@ run, no accelerator, no network.
 """
 
 from erp_jax.core import config, errors
-from erp_jax.data import arms, prompts
+from erp_jax.data import arms, published
 from erp_jax.embed import embedder
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards
 from launch import pipeline_config
 from launch.sweeps import grid
-
-# All sources of the data set's 1 420 909 rows.
-SOURCES = {
-  'meta-math/MetaMathQA': 'math',
-  'HuggingFaceH4/orca-math-word-problems-200k': 'math',
-  'theblackcat102/evol-codealpaca-v1': 'code',
-  'Post-training-Data-Flywheel/AutoIF-instruct-61k': 'instruction_following',
-  'mlabonne/ultrachat_200k_sft': 'chat',
-  'mlabonne/lmsys-arena-human-preference-55k-sharegpt': 'chat',
-  'HuggingFaceH4/ultrafeedback_binarized': 'chat',
-  'openbmb/UltraInteract_sft': '',
-}
 
 
 def get_config(arg=''):
@@ -48,15 +37,7 @@ def get_config(arg=''):
     )
   return config.as_config_dict(
     pipeline_config.Pipeline(
-      prompts=prompts.PromptConfig(
-        path='perfectblend.parquet',
-        format=prompts.CONVERSATIONS,
-        prompt_column='conversations',
-        category_column='source',
-        categories=SOURCES,
-        duplicates=prompts.DROP,
-        limit_per_category=1000,
-      ),
+      prompts=published.open_perfectblend(limit_per_category=1000),
       # Nominal billions, as in the names: exact counts make Gemma 1 "7B"
       # dearer than Llama "8B".
       arms={

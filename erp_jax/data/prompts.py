@@ -1,34 +1,40 @@
-"""Prompts: the quickstart's own, any JSONL or Parquet file, or MMLU-Pro.
+"""Prompts: the quickstart's own, of any table, or of MMLU-Pro.
 
-A row has `prompt` and `category`; `id` and `checks` are optional. `checks` says
-what the `verify` reward can check: an object in JSONL, or its JSON text in a
-string, which is how a Parquet column holds it. In a file of conversations, the
-prompt is what the user asks first in a list of turns.
+A table is a JSONL, Parquet or CSV file, or several of them: in a folder, or in
+a data set of the hub. A row has `prompt` and `category`; `id` and `checks` are
+optional. `checks` says what the `verify` reward can check: an object in JSONL,
+or its JSON text in a string, which is how a Parquet or CSV column holds it. In
+a file of conversations, the prompt is what the user asks first in a list of
+turns.
 
 What is in the category column may be a category itself, or a source that a
 table gives a category.
+
+A data set that `launch.build_dataset` built holds prompts already, and what
+became of the rows that it was built from.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
 from erp_jax.core import config, errors, store
-from erp_jax.data import conversations, mmlu_pro
+from erp_jax.data import conversations, mmlu_pro, tables
 from erp_jax.data import sources as sources_lib
+from erp_jax.data.tfds import extra
 
 QUICKSTART = 'quickstart'
 ROWS, MMLU_PRO, CONVERSATIONS = 'rows', 'mmlu_pro', 'conversations'
 FORMATS = (ROWS, MMLU_PRO, CONVERSATIONS)
 KEEP, DROP = 'keep', 'drop'
 _CHECKS = 'checks'
+_BUILT = 'dataset_info.json'
 _DEFAULT_ID = 'id'
 _DEFAULT_COLUMNS = ['prompt', 'category', _DEFAULT_ID]
 
@@ -39,7 +45,13 @@ _log = logging.getLogger(__name__)
 class PromptConfig:
   """Which prompts a run is about."""
 
-  path: str = QUICKSTART  # 'quickstart', or a .jsonl or .parquet file.
+  # 'quickstart'; a .jsonl, .parquet or .csv file; a folder of such; one that
+  # `launch.build_dataset` built; or a data set of the hub, 'hub:ORG/NAME' or
+  # 'hub:ORG/NAME@REVISION'.
+  path: str = QUICKSTART
+  # Of a folder or a data set of the hub, the files to read, such as
+  # 'data/train-*.parquet'; * stands for / too.
+  files: str = ''
   # What its rows are: prompts, questions of mmlu_pro, or conversations.
   format: str = ROWS
   prompt_column: str = 'prompt'  # Of conversations: the list of turns.
@@ -138,6 +150,63 @@ def select(cfg: PromptConfig) -> Selection:
   category with a single prompt. Conversations without a usable user turn are
   left out.
   """
+  folder = epath.Path(cfg.path)
+  if (folder / _BUILT).is_file():
+    found = extra.module().read(folder, made_by(cfg))
+  else:
+    found = _read(cfg)
+  is_whole = all(c['rows'] == c['kept'] for c in found.counts.values())
+  if cfg.limit_per_category:
+    found = _limited(found, cfg.limit_per_category, cfg.seed)
+  if cfg.categories or not is_whole:
+    _log.info('prompts of %s: %s', cfg.path, found.counts)
+  return found
+
+
+def made_by(cfg: PromptConfig) -> dict[str, Any]:
+  """The fields that decide what a row becomes, as plain values."""
+  plain = config.as_plain(cfg)
+  for name in ('path', 'files', 'limit_per_category', 'seed'):
+    del plain[name]
+  return plain
+
+
+def digest(prompts: Iterable[Prompt]) -> str:
+  """Hex sha256 of ids, texts, categories and checks, whatever the order."""
+  return store.digest(
+    sorted(
+      ([p.id, p.prompt, p.category, p.checks] for p in prompts),
+      key=lambda row: row[0],
+    )
+  )
+
+
+def text_digest(prompts: Iterable[Prompt]) -> str:
+  """Hex sha256 of ids and texts alone: what responses and embeddings are of."""
+  return store.digest(sorted([p.id, p.prompt] for p in prompts))
+
+
+def _limited(found: Selection, limit: int, seed: int) -> Selection:
+  """Hash order, so that a prompt added to the file displaces at most one."""
+  by_category = {}
+  for place, prompt in enumerate(found.prompts):
+    order = hashlib.sha256(f'{seed}:{prompt.id}'.encode()).digest()
+    by_category.setdefault(prompt.category, []).append((order, place))
+  places = sorted(
+    place
+    for group in by_category.values()
+    for _, place in sorted(group)[:limit]
+  )
+  sources = tuple(found.sources[place] for place in places)
+  return Selection(
+    tuple(found.prompts[place] for place in places),
+    sources,
+    sources_lib.limited(found.counts, sources),
+  )
+
+
+def _read(cfg: PromptConfig) -> Selection:
+  """All prompts of a file, none over a limit."""
   seen = {}
   texts = set()
   places = {}
@@ -159,7 +228,7 @@ def select(cfg: PromptConfig) -> Selection:
     if prompt.id in seen:
       what, fix = f'the prompt id {prompt.id!r}', 'or delete one'
       if cfg.id_column not in row:
-        what = f'the prompt {_short(text)}'
+        what = f'the prompt {tables.short(text)}'
         fix = f"delete one, or set prompts.duplicates to '{DROP}'"
       raise errors.UserError(
         f'{where} repeats {what} of {seen[prompt.id]}: '
@@ -183,135 +252,22 @@ def select(cfg: PromptConfig) -> Selection:
         f'{alone[0]} is the only prompt of category {category!r}, which '
         'cannot be split into halves: add another, or rename the category.'
       )
-  if cfg.limit_per_category:
-    kept = _limit(kept, cfg.limit_per_category, cfg.seed)
   kept = tuple(sorted(kept, key=lambda prompt: prompt.id))
   sources = tuple(source_of[prompt.id] for prompt in kept)
-  if cfg.categories or tally.said():
-    _log.info('prompts of %s: %s', cfg.path, tally.counts(sources))
   return Selection(kept, sources, tally.counts(sources))
-
-
-def digest(prompts: Iterable[Prompt]) -> str:
-  """Hex sha256 of ids, texts, categories and checks, whatever the order."""
-  return store.digest(
-    sorted(
-      ([p.id, p.prompt, p.category, p.checks] for p in prompts),
-      key=lambda row: row[0],
-    )
-  )
-
-
-def text_digest(prompts: Iterable[Prompt]) -> str:
-  """Hex sha256 of ids and texts alone: what responses and embeddings are of."""
-  return store.digest(sorted([p.id, p.prompt] for p in prompts))
-
-
-def file_rows(
-  path: epath.Path, what: str, other: str = ''
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """(place, row) of each row of a table, the place being file and number.
-
-  `what` is the setting that names it, `other` what else could stand there.
-  Raises UserError unless it is a .jsonl or .parquet file that can be read.
-  """
-  readers = {'.jsonl': _jsonl_rows, '.parquet': _parquet_rows}
-  if path.suffix not in readers:
-    must = f'be {other} or end in' if other else 'end in'
-    raise errors.UserError(
-      f'{what} is {str(path)!r}, but must {must} {" or ".join(readers)}.'
-    )
-  if not path.is_file():
-    instead = f', or use {other}' if other else ''
-    raise errors.UserError(
-      f'{what} is {str(path)!r}, but there is no such file: check the '
-      f'path{instead}.'
-    )
-  return readers[path.suffix](path)
-
-
-def _limit(prompts: Iterable[Prompt], limit: int, seed: int) -> list[Prompt]:
-  """Hash order, so that a prompt added to the file displaces at most one."""
-  by_category = {}
-  for prompt in prompts:
-    by_category.setdefault(prompt.category, []).append(prompt)
-  return [
-    prompt
-    for group in by_category.values()
-    for prompt in sorted(
-      group, key=lambda p: hashlib.sha256(f'{seed}:{p.id}'.encode()).digest()
-    )[:limit]
-  ]
 
 
 def _rows(cfg: PromptConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """(place, row) of each row, the place being file and line or row number."""
   if cfg.path == QUICKSTART:
-    path = epath.resource_path('erp_jax.data') / f'{QUICKSTART}.jsonl'
+    paths = [epath.resource_path('erp_jax.data') / f'{QUICKSTART}.jsonl']
   else:
-    path = epath.Path(cfg.path)
-  rows = file_rows(path, 'prompts.path', repr(QUICKSTART))
+    paths = tables.find(cfg.path, cfg.files, 'prompts.path', 'prompts.files')
+  rows = itertools.chain.from_iterable(
+    tables.rows(path, 'prompts.path', repr(QUICKSTART), (_CHECKS,))
+    for path in paths
+  )
   return mmlu_pro.prompt_rows(rows) if cfg.format == MMLU_PRO else rows
-
-
-def _jsonl_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  # Only \n ends a line: str.splitlines would cut at U+2028 inside a string.
-  for i, line in enumerate(path.read_bytes().split(b'\n'), start=1):
-    where = f'{path} line {i}'
-    try:
-      text = line.decode('utf-8-sig')
-      if not text.strip():
-        continue
-      row = json.loads(text, parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as e:
-      raise errors.UserError(
-        f'{where} is not JSON ({e}): {_short(line.decode(errors="replace"))}; '
-        'write one object per line, in UTF-8.'
-      ) from e
-    if not isinstance(row, dict):
-      raise errors.UserError(
-        f'{where} is {_short(row)}, but must be a JSON object.'
-      )
-    _check_characters(row, where)
-    yield where, row
-
-
-def _reject_constant(name: str) -> None:
-  raise ValueError(f'{name} is not JSON')
-
-
-def _parquet_rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  try:
-    table = pq.read_table(pa.BufferReader(path.read_bytes()))
-  except pa.ArrowInvalid as e:
-    raise errors.UserError(
-      f'{path} is not a Parquet file ({str(e).splitlines()[0]}): '
-      'write it again, or give it its right name.'
-    ) from e
-  if _CHECKS in table.column_names:
-    kind = table.schema.field(_CHECKS).type
-    # A struct column would give each row the fields of all the others, as null.
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-      raise errors.UserError(
-        f'{path} has a column {_CHECKS!r} of type {_short(str(kind))}, but it '
-        'must hold strings: write each as the text of its JSON object.'
-      )
-  i = 0
-  for batch in table.to_batches():  # All rows as dicts would be large.
-    for row in batch.to_pylist():
-      i += 1
-      yield f'{path} row {i}', row
-
-
-def _check_characters(row: Mapping[str, Any], where: str) -> None:
-  """UserError for text that has no UTF-8; JSON can hold it, Parquet cannot."""
-  try:
-    json.dumps(row, ensure_ascii=False).encode()
-  except UnicodeEncodeError as e:
-    raise errors.UserError(
-      f'{where} holds half of a surrogate pair ({e.object[e.start]!r}), which '
-      'is no character: delete it.'
-    ) from e
 
 
 def _prompt_text(
@@ -349,8 +305,8 @@ def _read_text(
   value = _column(cfg, row, field, where)
   if not isinstance(value, str) or not value.strip():
     raise errors.UserError(
-      f'{where} has {getattr(cfg, field)!r} {_short(value)}, but must have a '
-      'text there that is not empty: write one, or delete the row.'
+      f'{where} has {getattr(cfg, field)!r} {tables.short(value)}, but must '
+      'have a text there that is not empty: write one, or delete the row.'
     )
   return value
 
@@ -373,21 +329,15 @@ def _read_checks(value: Any, where: str) -> Mapping[str, Any]:
     return {}
   if isinstance(value, str):
     try:
-      value = json.loads(value, parse_constant=_reject_constant)
+      value = json.loads(value, parse_constant=tables.reject_constant)
     except (ValueError, RecursionError) as e:
       raise errors.UserError(
-        f'{where} has {_CHECKS!r} that are not JSON ({e}): {_short(value)}; '
-        'write an object, or leave them out.'
+        f'{where} has {_CHECKS!r} that are not JSON ({e}): '
+        f'{tables.short(value)}; write an object, or leave them out.'
       ) from e
   if not isinstance(value, dict):
     raise errors.UserError(
-      f'{where} has {_CHECKS!r} {_short(value)}, but must have an object '
+      f'{where} has {_CHECKS!r} {tables.short(value)}, but must have an object '
       'there, or nothing.'
     )
   return value
-
-
-def _short(value: Any) -> str:
-  """repr on one line, cut to fit a message."""
-  text = repr(value)
-  return text if len(text) <= 60 else f'{text[:57]}...'

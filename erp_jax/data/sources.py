@@ -63,22 +63,30 @@ class Tally:
   def counts(self, kept: Iterable[str]) -> dict[str, dict[str, str | int]]:
     """`category`, `rows`, `kept` and why others were not, by source.
 
-    `kept` are the sources of the prompts that were kept; `over_limit` is what
-    nothing else explains. Reasons that did not occur are not there; a source of
-    the table without rows is.
+    `kept` are the sources of the prompts that were kept. Reasons that did not
+    occur are not there; a source of the table without rows is.
     """
     kept = collections.Counter(kept)
     table = self._categories or {name: name for name in self._rows}
-    result = {}
-    for name, category in sorted(table.items()):
-      why = dict(self._left_out[name])
-      over_limit = self._rows[name] - kept[name] - sum(why.values())
-      if over_limit:
-        why['over_limit'] = over_limit
-      result[name] = {
+    return {
+      name: {
         'category': category,
         'rows': self._rows[name],
         'kept': kept[name],
-        **why,
+        **self._left_out[name],
       }
-    return result
+      for name, category in sorted(table.items())
+    }
+
+
+def limited(
+  counts: Mapping[str, Mapping[str, str | int]], kept: Iterable[str]
+) -> dict[str, dict[str, str | int]]:
+  """Such counts once fewer are kept: the others are `over_limit`."""
+  kept = collections.Counter(kept)
+  result = {}
+  for name, count in counts.items():
+    result[name] = {**count, 'kept': kept[name]}
+    if over_limit := count['kept'] - kept[name]:
+      result[name]['over_limit'] = over_limit
+  return result

@@ -12,6 +12,7 @@ from etils import epath
 from erp_jax.core import errors, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import prompts as prompts_lib
+from erp_jax.data import tables
 from erp_jax.score import rewards as rewards_lib
 from erp_jax.score import stage
 
@@ -39,7 +40,8 @@ def run(
   """
   workdir_lib.check_name('arm', arm)
   path = epath.Path(path)
-  found = list(prompts_lib.file_rows(path, '--rewards_table'))
+  kinds = (tables.JSONL, tables.PARQUET)
+  found = list(tables.rows(path, '--rewards_table', kinds=kinds))
   table = _table(found, path, {p.id for p in prompts}, cost)
   identity = {
     'stage': 'import',

@@ -265,7 +265,7 @@ def test_bad_files(tmp_path):
   text = tmp_path / 'a.parquet'
   text.write_text('{"prompt": "no Parquet"}')
   _fails('a.parquet is not a Parquet file', text)
-  _fails("'.*a.csv', but must be 'quickstart' or end in", tmp_path / 'a.csv')
+  _fails("'.*a.txt', but must be 'quickstart' or end in", tmp_path / 'a.txt')
   _fails("'quickstrat', but must be 'quickstart'", 'quickstrat')
   _fails('there is no such file', tmp_path / 'missing.jsonl')
 
