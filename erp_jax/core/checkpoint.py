@@ -38,7 +38,8 @@ def load(path: epath.PathLike) -> dict[str, np.ndarray]:
   try:
     abstract = ocp.metadata(path).metadata
     loaded = ocp.load(path, abstract)
-  except (ValueError, OSError) as e:  # What orbax raises for damaged folders.
+  # What orbax raises for damaged folders.
+  except (ValueError, OSError, KeyError) as e:
     raise errors.UserError(
       f'the weights in {path} cannot be read: delete {path.parent} and run the '
       'stage that writes it.'

@@ -22,11 +22,13 @@ _BINARIES = sorted(
 # What binaries without an experiment's config show instead of it.
 _OWN_FLAGS = {
   'benchmark': ('--config',),
+  'build_dataset': ('--dataset', '--data_dir', '--path', '--files'),
   'convert': ('--from', '--to'),
   'memory': ('--chips', '--models', '--dtype', '--json'),
   'plan': ('--config', '--chip', '--response_tokens', '--shares', '--json'),
   'status': ('--workdir',),
   'sweep': ('--config', '--binary', '--workdir', '--list', '--run', '--index'),
+  'verify': ('--workdir',),
   'route_prompts': ('--router', '--budget', '--lam', '--input', '--output'),
 }
 _CLASSES = {
@@ -43,7 +45,8 @@ _CONFIGS = sorted(file.stem for file in (_ROOT / 'configs').glob('[!_]*.py'))
 def test_there_are_the_expected_binaries():
   assert set(_BINARIES) >= {
     *('sample', 'score', 'embed', 'fit', 'route', 'replay', 'report'),
-    *('pipeline', 'convert', 'train_reward', 'simulate', 'sweep', 'status'),
+    *('build_dataset', 'verify', 'pipeline', 'convert'),
+    *('train_reward', 'simulate', 'sweep', 'status'),
   }
 
 
