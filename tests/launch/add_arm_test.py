@@ -63,13 +63,16 @@ def copied(finished, tmp_path):
 
 
 def _files(workdir: pathlib.Path) -> dict[str, tuple[int, str]]:
+  """Time and sum of each file but locks and records of processes."""
   return {
     str(file.relative_to(workdir)): (
       file.stat().st_mtime_ns,
       hashlib.sha256(file.read_bytes()).hexdigest(),
     )
     for file in workdir.rglob('*')
-    if file.is_file() and file.name != '.lock'
+    if file.is_file()
+    and file.name != '.lock'
+    and file.parent != workdir / 'processes'
   }
 
 
