@@ -39,7 +39,10 @@ def load(path: epath.PathLike) -> dict[str, np.ndarray]:
     abstract = ocp.metadata(path).metadata
     loaded = ocp.load(path, abstract)
   # What orbax raises for damaged folders.
-  except (ValueError, OSError, KeyError) as e:
+  except (
+    *(ValueError, OSError, LookupError),
+    *(TypeError, AttributeError, RuntimeError),
+  ) as e:
     raise errors.UserError(
       f'the weights in {path} cannot be read: delete {path.parent} and run the '
       'stage that writes it.'

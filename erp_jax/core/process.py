@@ -13,6 +13,7 @@ import pathlib
 import platform
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from erp_jax.core import errors, store
 RUNNING, DONE, FAILED, INTERRUPTED = 'running', 'done', 'failed', 'interrupted'
 # A record from another host that nobody renewed for so long is of the past.
 STALE_SECS = 300.0
+_RENEW_SECS = 60.0
 _BOOT = pathlib.Path('/proc/sys/kernel/random/boot_id')
 
 
@@ -64,7 +66,7 @@ class Record:
     if self.state != RUNNING:
       return self.state
     if self.is_here:
-      alive = start_ticks(self.pid) == self.ticks
+      alive = self.ticks != 0 and start_ticks(self.pid) == self.ticks
     else:
       alive = time.time() - self.seen < STALE_SECS
     return RUNNING if alive else INTERRUPTED
@@ -94,34 +96,51 @@ def renewed(record: Record, **changes: Any) -> Record:
 def recorded(folder: epath.Path, command: tuple[str, ...]) -> Iterator[None]:
   """Records this process in `folder` while it works, and how it ended.
 
-  The same command on the same host replaces its record.
+  The same command on the same host replaces its record. A UserError, which is
+  a mistake of the command or told of elsewhere, leaves what was there before.
   """
   digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:8]
   binary = command[0].rpartition('.')[2]
   host = re.sub('[^A-Za-z0-9-]+', '-', platform.node())
   file = folder / f'{binary}-{digest}-{host}.json'
+  before = file.read_bytes() if file.exists() else b''
   record = begun(command, os.getpid())
   write(file, record)
-  ended = False
+  ended = threading.Event()
+  renewal = threading.Thread(
+    target=_renew, args=(file, record, ended), daemon=True
+  )
+  renewal.start()
+  succeeded = False
   try:
     yield
-    ended = True
-    write(file, renewed(record, state=DONE, code=0))
+    succeeded = True
   finally:
-    if not ended:
-      e = sys.exception()
-      by_hand = isinstance(e, KeyboardInterrupt)
+    ended.set()
+    renewal.join()
+    if succeeded:
+      write(file, renewed(record, state=DONE, code=0))
+    else:
       # It may be the disk that is full.
       with contextlib.suppress(OSError, errors.UserError):
-        write(
-          file,
-          renewed(
-            record,
-            state=INTERRUPTED if by_hand else FAILED,
-            code=1,
-            error=f'{e}' or type(e).__name__,
-          ),
-        )
+        _fail(file, record, before, sys.exception())
+
+
+def _fail(file, record, before: bytes, e: BaseException | None) -> None:
+  if not isinstance(e, errors.UserError):
+    state = INTERRUPTED if isinstance(e, KeyboardInterrupt) else FAILED
+    error = f'{e}' or type(e).__name__
+    write(file, renewed(record, state=state, code=1, error=error))
+  elif before:
+    store.write_bytes(file, before)
+  else:
+    file.unlink()
+
+
+def _renew(file: epath.Path, record: Record, ended: threading.Event) -> None:
+  while not ended.wait(_RENEW_SECS):
+    with contextlib.suppress(OSError, errors.UserError):
+      write(file, renewed(record))
 
 
 def write(path: epath.PathLike, record: Record) -> None:

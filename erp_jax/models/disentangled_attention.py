@@ -44,7 +44,8 @@ def attend(
 def is_usable() -> bool:
   """Whether this process can run the kernel: see `native.is_usable`."""
   source = 'disentangled_attention.cc'
-  return native.is_usable(source, (_TARGET,), 'reading with DeBERTa')
+  doing = 'reading with DeBERTa'
+  return native.is_usable(source, (_TARGET,), doing, needs='avx512f')
 
 
 def attend_one(

@@ -96,12 +96,11 @@ def read(workdir: epath.PathLike) -> Status:
   for folder, names in _folders(workdir, _DEPTH):
     where = folder.parts[len(workdir.parts) :]
     if where and where[-1] == 'state':
-      for name in sorted(n for n in names if n.endswith('.json')):
+      for name in _records(names):
         point, binary = '/'.join(where[:-1]), name.removesuffix('.json')
         points.append((point, binary, process.read(folder / name)))
     elif where and where[-1] == 'processes':
-      files = [n for n in names if n.endswith('.json')]
-      records += [process.read(folder / name) for name in files]
+      records += [process.read(folder / name) for name in _records(names)]
     elif 'identity.json' in names:
       parts.append(_part(folder, names, where))
   parts += _waiting(parts)
@@ -249,3 +248,10 @@ def _changed(file: epath.Path) -> float:
   if '://' in os.fspath(file):
     return float(file.stat().mtime)
   return pathlib.Path(file).stat().st_mtime
+
+
+def _records(names: Sequence[str]) -> list[str]:
+  """Files of records; one that is being written has a name of its own."""
+  return sorted(
+    n for n in names if n.endswith('.json') and not n.startswith('.')
+  )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from erp_jax.core import errors
 from erp_jax.data import assets, paretobandit
 from erp_jax.models import checkpoint, decoder_weights, tokenizer
 from erp_jax.models import params as params_lib
@@ -30,13 +31,15 @@ def lengths(work) -> tuple[list[int], np.ndarray]:
   ids = tokens.encode_batch([r['prompt'] for r in records])
   prompt_J = np.array(list(map(len, ids)))
   total_J = np.array([r['cost_usd'] for r in records]) / _DOLLARS_PER_TOKEN
-  response_J = np.rint(total_J).astype(int) - prompt_J
-  asked_J = np.sort(
-    prompt_J[
-      (work.min_prompt_tokens <= prompt_J)
-      & (prompt_J <= work.max_prompt_tokens)
-    ]
-  )
+  least, most = work.min_prompt_tokens, work.max_prompt_tokens
+  fits_J = (least <= prompt_J) & (prompt_J <= most)
+  if not fits_J.any():
+    raise errors.UserError(
+      f'no benchmark prompt has {least} to {most} tokens: widen '
+      'sample_large.min_prompt_tokens and max_prompt_tokens.'
+    )
+  response_J = (np.rint(total_J).astype(int) - prompt_J)[fits_J]
+  asked_J = np.sort(prompt_J[fits_J])
   step = len(asked_J) / work.num_prompts
   at_N = [math.floor((i + 0.5) * step) for i in range(work.num_prompts)]
   prompt_N = asked_J[at_N].tolist()

@@ -77,6 +77,8 @@ submit() {
 
 # A folder of the code under its name in the image, for --build-context.
 make_context() {
+  [[ $name =~ ^[a-z0-9-]+$ ]] ||
+    die "the name $name must be of a-z, 0-9 and -."
   context=runs/gke/$name
   run rm -rf "$context"
   run mkdir -p "$context/erp"

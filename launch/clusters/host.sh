@@ -83,6 +83,8 @@ unpack() {
   mkdir -p "$code.new"
   tar -xzf "$1" -C "$code.new"
   sha256sum < "$1" | cut -c1-16 > "$code.new/.archive"
+  # Where jobs whose --workdir is relative have written.
+  [[ ! -d $code/runs ]] || mv "$code/runs" "$code.new/runs"
   rm -rf "$code"
   mv "$code.new" "$code"
 }
@@ -109,6 +111,7 @@ install() {
     as_root apt-get -q update
     as_root apt-get -q install -y "$python" "$python-venv"
   fi
+  rm -f "$venv/.made_of"
   "$python" -m venv "$venv"
   "$venv/bin/python" -m pip install -q -c "$(lock_file)" -e "${code}[$1]"
   echo "$made_of" > "$venv/.made_of"
@@ -216,7 +219,7 @@ main() {
     unpack | install | versions | start | stop) "$what" "$@" ;;
     supervise)
       supervise "$@"
-      return
+      exit # Nothing more is read here: a newer copy may lie in this place.
       ;;
     free) free_tpu ;;
     state) printf 'state: %s\n' "$(state "$1")" ;;

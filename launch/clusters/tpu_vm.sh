@@ -113,6 +113,12 @@ sync() {
 start() {
   [[ ${#program[@]} != 0 ]] || die "run needs a program, after --."
   compare_versions
+  on_all_hosts state "${prefix[@]}" state "$job" ||
+    die "$name: a host does not answer."
+  if [[ -z $dry_run ]] &&
+    grep -qx 'state: running' "$out/$name/state"/*.log; then
+    die "$name: $job runs already: stop it first, or give --job=NAME."
+  fi
   if ! on_all_hosts start "${prefix[@]}" start "$job" "${program[@]}"; then
     stop || say "stopping failed too: see $out/$name/stop"
     die "$name: $job did not start on all hosts, so it was stopped on the rest."

@@ -54,7 +54,7 @@ def test_of_another_host_the_age_of_the_record_tells():
   'raised, state, error',
   [
     (None, process.DONE, ''),
-    (errors.UserError('no such arm'), process.FAILED, 'no such arm'),
+    (ValueError('no such key'), process.FAILED, 'no such key'),
     (KeyError(), process.FAILED, 'KeyError'),
     (KeyboardInterrupt(), process.INTERRUPTED, 'KeyboardInterrupt'),
   ],
@@ -73,6 +73,33 @@ def test_how_this_process_ended_is_recorded(raised, state, error, tmp_path):
   (record,) = read()  # The same file.
   assert (record.state, record.error) == (state, error)
   assert record.code == (state != process.DONE)
+
+
+def test_a_mistake_leaves_what_was_there(tmp_path):
+  mistaken = ('launch.fit', '--arms=typo')
+  record = lambda: process.recorded(epath.Path(tmp_path), mistaken)
+  with pytest.raises(errors.UserError), record():
+    raise errors.UserError('no such arm')
+  assert list(tmp_path.iterdir()) == []
+  with record():
+    (file,) = tmp_path.iterdir()
+    before = file.read_bytes()
+    with pytest.raises(errors.UserError), record():
+      raise errors.UserError('another process writes it')
+    assert file.read_bytes() == before
+
+
+def test_a_record_is_renewed_while_its_process_works(tmp_path, monkeypatch):
+  monkeypatch.setattr(process, '_RENEW_SECS', 0.01)
+  with process.recorded(epath.Path(tmp_path), ('launch.fit',)):
+    (file,) = (f for f in tmp_path.iterdir() if f.suffix == '.json')
+    begin = process.read(file).seen
+    until = time.monotonic() + 30
+    while process.read(file).seen == begin:
+      assert time.monotonic() < until
+      time.sleep(0.01)
+  record = process.read(file)
+  assert (record.state, record.code) == (process.DONE, 0)
 
 
 def test_two_commands_have_two_records(tmp_path):

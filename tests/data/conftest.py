@@ -83,6 +83,8 @@ def data_hub(tmp_path):
         'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}',
         'HF_HOME': str(tmp_path / 'cache'),
         'HF_HUB_OFFLINE': '0',
+        'NO_PROXY': '127.0.0.1',
+        'no_proxy': '127.0.0.1',
       }
       return subprocess.run(
         [sys.executable, *args],

@@ -337,12 +337,32 @@ def _state(synced, worker, job='main'):
 
 
 def test_what_does_not_start_on_one_host_is_stopped_on_all(synced):
-  _busy(synced, 1)
+  (synced / 'worker-1/erp/jobs/main').write_text('in the way')
   done = _tpu(synced, 'run', '--', 'sleep', '300')
   assert done.returncode == 1
   assert 'host 1, failed to start' in done.stderr
-  assert 'main runs already' in done.stderr
   assert _state(synced, 0) == 'failed 143'
+
+
+def test_a_job_that_runs_is_left_alone(synced):
+  _busy(synced, 1)
+  done = _tpu(synced, 'run', '--', 'sleep', '300')
+  assert done.returncode == 1
+  assert 'main runs already: stop it first' in done.stderr
+  assert _state(synced, 1) == 'running'
+  assert _state(synced, 0) == 'none'
+  assert _tpu(synced, 'stop').returncode == 0
+
+
+def test_a_new_copy_of_the_code_keeps_its_runs(synced):
+  for worker in (0, 1):
+    runs = synced / f'worker-{worker}/erp/code/runs'
+    runs.mkdir()
+    (runs / 'kept').write_text('result')
+  assert _tpu(synced, 'sync').returncode == 0
+  for worker in (0, 1):
+    kept = synced / f'worker-{worker}/erp/code/runs/kept'
+    assert kept.read_text() == 'result'
 
 
 def test_one_that_fails_later_ends_the_others(synced):

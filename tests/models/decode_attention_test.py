@@ -107,7 +107,10 @@ def test_xla_attends_alike_where_there_is_no_compiler(monkeypatch):
   'env, said',
   [
     ({'PATH': '', 'CXX': ''}, 'no C++ compiler'),
-    ({'CXX': shutil.which('false')}, 'does not compile decode_attention.cc'),
+    (
+      {'CXX': shutil.which('false')},
+      'decode_attention.cc does not become a kernel',
+    ),
   ],
 )
 def test_without_a_compiler_that_works_it_says_so(

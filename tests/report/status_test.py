@@ -114,11 +114,19 @@ def test_a_failure_is_forgotten_when_it_is_tried_again(tmp_path):
   assert _found(tmp_path)['sample', 'a'].state == status.INTERRUPTED
 
 
-def _aged(folder, secs):
+def _aged(folder, secs, now):
   """Sets the age of each file to so many seconds, by name."""
   for name, age in secs.items():
     for file in pathlib.Path(folder).glob(name):
-      os.utime(file, (time.time() - age,) * 2)
+      os.utime(file, (now - age,) * 2)
+
+
+@pytest.fixture
+def now(monkeypatch):
+  """The time, which stands still."""
+  moment = time.time()
+  monkeypatch.setattr(time, 'time', lambda: moment)
+  return moment
 
 
 def test_nobody_writes_what_has_no_lock_and_no_failure(tmp_path):
@@ -137,19 +145,21 @@ def test_a_lock_is_seen_and_not_taken(tmp_path):
   assert _found(tmp_path)['sample', 'a'].state == status.INTERRUPTED
 
 
-def test_rates_and_time_left_are_of_the_time_between_shards(tmp_path):
+def test_rates_and_time_left_are_of_the_time_between_shards(tmp_path, now):
   """One pause of an hour, between two starts, among minutes."""
   folder = tmp_path / 'responses' / 'a'
   _begin(epath.Path(folder), 10, range(5), tokens=1200)
   ages = (4000, 3940, 340, 280, 220)
-  _aged(folder, {f'part-0000{i}-*.json': age for i, age in enumerate(ages)})
+  _aged(
+    folder, {f'part-0000{i}-*.json': age for i, age in enumerate(ages)}, now
+  )
   part = _found(tmp_path)['sample', 'a']
   assert part.unit == 'tokens' and part.missing == (5, 6, 7, 8, 9)
   assert part.rate == pytest.approx(1200 / 60, rel=1e-3)
   assert part.secs_left == pytest.approx(5 * 60, rel=1e-3)
   rewards = tmp_path / 'rewards' / 'r' / 'a'
   _begin(epath.Path(rewards), 10, range(3))
-  _aged(rewards, {f'part-0000{i}-*.json': 30 * i for i in range(3)})
+  _aged(rewards, {f'part-0000{i}-*.json': 30 * i for i in range(3)}, now)
   part = _found(tmp_path)['score', 'r/a']
   assert (part.unit, part.rate) == ('rows', pytest.approx(3 / 30, rel=1e-3))
 
@@ -209,6 +219,8 @@ def test_processes_are_shown_while_they_matter(workdir):
   }
   for name, record in records.items():
     process.write(workdir / 'processes' / f'{name}.json', record)
+  # What a kill left of a record that was being written.
+  (workdir / 'processes' / '.tmp-a-here.json').write_text('{')
   found = status.read(workdir)
   assert [r.command[0] for r in found.processes] == [
     *('launch.sample', 'launch.fit'),
@@ -224,13 +236,14 @@ def _text(found) -> str:
   return out.file.getvalue()
 
 
-def test_the_table_says_how_far_each_part_is(tmp_path):
+def test_the_table_says_how_far_each_part_is(tmp_path, now):
   folder = tmp_path / 'responses' / 'a'
   _begin(epath.Path(folder), 12, (0, 1, 5), tokens=600)
   _aged(
     folder,
     {f'part-0000{i}-*.json': age for i, age in ((0, 90), (1, 60), (5, 30))}
     | {'identity.json': 100},
+    now,
   )
   text = _text(status.read(tmp_path))
   (row,) = [line for line in text.splitlines() if '│ sample' in line]
