@@ -58,7 +58,7 @@ def find(source: str, pattern: str, what: str, field: str) -> list[epath.Path]:
       f'{field} is {pattern!r}, but no file of {source} is called so{holds}: '
       'correct it.'
     )
-  if '*' in pattern:
+  if set('*?[') & set(pattern):
     _check_parts(names, source)
   return [folder / name for name in names]
 

@@ -99,8 +99,8 @@ def run_all(sweep: Sweep) -> int:
       _log.info('%d %s: %s, skipped', point.index, point.name, state)
       continue
     ended = run(sweep, point)
-    if ended.stopped:
-      return ended.code
+    if ended.stopped:  # Also if the point was done just then.
+      return ended.code or 128 + signal.SIGTERM
     failed = failed or int(ended.code != 0)
   return failed
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from erp_jax.core import checkpoint, store
+from erp_jax.core import audit, checkpoint, store
 
 _ARMS = ('terse', 'steps')
 # Identical after any interruption; manifests, orbax folders, pages and figures
@@ -93,6 +93,13 @@ def test_stages_apart_give_the_same(finished, tiny, launch, tmp_path):
   shutil.copytree(finished[0] / 'replay', tmp_path / 'replay')
   assert launch('report', *flags).returncode == 0
   assert _promised(tmp_path) == _promised(finished[0])
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_whole(finished):
+  found = list(audit.audit(finished[0]))
+  assert len(found) > 10
+  assert not [x for x in found if x.state in audit.WRONG]
 
 
 def _count(folder: pathlib.Path) -> int:
