@@ -207,7 +207,7 @@ class Inputs:
       f'responses/{arm}',
       identity,
       pa.Table.from_pylist(responses),
-      {'tokens': 11 * len(ids) + len(responses), 'slot_steps': 22 * len(ids)},
+      {'tokens': 11 * len(ids), 'slot_steps': 20 * len(ids)},
       {'num_parameters': 134515008}
       | (
         {'generation': self.generation[arm]} if arm in self.generation else {}
