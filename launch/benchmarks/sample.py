@@ -24,10 +24,7 @@ class SampleWork:
 
   def __post_init__(self):
     for name in ('num_prompts', 'k', 'max_new_tokens', 'slots', 'peer_prompts'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'sample.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'sample.{name}', getattr(self, name), 1)
     for peer in self.peers:
       errors.check_choice('sample.peers', peer, _PEERS)
 

@@ -34,10 +34,7 @@ class LargeWork:
     for shape in self.shapes:
       errors.check_choice('sample_large.shapes', shape, SHAPES)
     for name in ('num_prompts', 'k', 'max_new_tokens', 'peer_prompts'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'sample_large.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'sample_large.{name}', getattr(self, name), 1)
 
   def without_accelerator(self) -> 'LargeWork':
     """Of tiny networks, few prompts and short responses."""

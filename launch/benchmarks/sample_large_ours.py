@@ -1,6 +1,7 @@
 """Our engine on random weights of a large network, and the lengths asked."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +49,12 @@ def lengths(work) -> tuple[list[int], np.ndarray]:
   return prompt_N, np.clip(response_NK, 1, work.max_new_tokens)
 
 
-def prompts(work, vocab_size: int) -> list[list[int]]:
+def prompts(
+  prompt_N: Sequence[int], vocab_size: int, seed: int
+) -> list[list[int]]:
   """Random ids."""
-  rng = np.random.default_rng(work.seed)
-  return [rng.integers(0, vocab_size, n).tolist() for n in lengths(work)[0]]
+  rng = np.random.default_rng(seed)
+  return [rng.integers(0, vocab_size, n).tolist() for n in prompt_N]
 
 
 def prepare(argument):
@@ -75,8 +78,8 @@ def prepare(argument):
     max_new_tokens=work.max_new_tokens,
     seed=work.seed,
   )
-  ids = prompts(work, shape.config.vocab_size)
   prompt_N, limit_NK = lengths(work)
+  ids = prompts(prompt_N, shape.config.vocab_size, work.seed)
   cfg = engine.EngineConfig(slots=shape.slots)
   words_NKJ = noise.response_words('arm', list(map(str, prompt_N)), work.k)
   flops, num_bytes = sample_ours.needed(

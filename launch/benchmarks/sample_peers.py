@@ -35,26 +35,15 @@ def transformers_sample(work):
     useful = slots = 0
     for start in range(0, len(rows), work.peer_prompts):
       batch = rows[start : start + work.peer_prompts]
-      size = max(map(len, batch))
-      ids = torch.full((len(batch), size), stop_ids[0])
-      seen = torch.zeros_like(ids)
-      for i, row in enumerate(batch):
-        ids[i, size - len(row) :] = torch.tensor(row)
-        seen[i, size - len(row) :] = 1
-      with torch.inference_mode():
-        out = model.generate(
-          ids.to(device),
-          attention_mask=seen.to(device),
-          do_sample=True,
-          temperature=1.0,
-          top_k=0,
-          top_p=1.0,
-          num_return_sequences=work.k,
-          max_new_tokens=work.max_new_tokens,
-          eos_token_id=stop_ids,
-          pad_token_id=stop_ids[0],
-        )
-      new = out[:, size:].cpu().numpy()
+      new = generate(
+        model,
+        batch,
+        max(map(len, batch)),
+        num_return_sequences=work.k,
+        max_new_tokens=work.max_new_tokens,
+        eos_token_id=stop_ids,
+        pad_token_id=stop_ids[0],
+      )
       stop = np.isin(new, stop_ids)
       useful += np.where(
         stop.any(axis=1), stop.argmax(axis=1) + 1, new.shape[1]
@@ -63,6 +52,29 @@ def transformers_sample(work):
     return contest.Work(int(useful), detail={'busy': float(useful / slots)})
 
   return run
+
+
+def generate(model, rows, size: int, pad_token_id: int, **options):
+  """New ids of each row's samples at T = 1, as NumPy; rows padded to `size`."""
+  import torch
+
+  ids = torch.full((len(rows), size), pad_token_id)
+  seen = torch.zeros_like(ids)
+  for i, row in enumerate(rows):
+    ids[i, size - len(row) :] = torch.tensor(row)
+    seen[i, size - len(row) :] = 1
+  with torch.inference_mode():
+    out = model.generate(
+      ids.to(model.device),
+      attention_mask=seen.to(model.device),
+      do_sample=True,
+      temperature=1.0,
+      top_k=0,
+      top_p=1.0,
+      pad_token_id=pad_token_id,
+      **options,
+    )
+  return out[:, size:].cpu().numpy()
 
 
 def llama_packed(work):
