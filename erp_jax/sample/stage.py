@@ -3,8 +3,8 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import pyarrow as pa
@@ -142,10 +142,22 @@ def run(
       )
     for name in todo:
       if arms[name].model == model:
-        _run_arm(
-          *(workdir, artifacts[name], name, arms[name], prompts, cfg),
-          *(settings[model], loaded),
+        drawn = _checkpoint_arm(
+          *(name, arms[name], prompts, cfg, settings[model], loaded)
         )
+        _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
+
+
+class _Drawn(NamedTuple):
+  """What draws the responses of one arm.
+
+  Attributes:
+    draw: (slice of the prompts, advance) -> rows of SCHEMA and counts.
+    end: the artefact's counts -> what its manifest records of the arm.
+  """
+
+  draw: Callable[[slice, Callable], tuple[list[dict], dict[str, float]]]
+  end: Callable[[Mapping[str, float]], dict[str, Any]]
 
 
 def _settings(model: str, cfg: SampleConfig) -> generation_config.Settings:
@@ -156,9 +168,8 @@ def _settings(model: str, cfg: SampleConfig) -> generation_config.Settings:
   return settings
 
 
-def _run_arm(
-  workdir, artifact, name, arm, prompts, cfg, settings, loaded
-) -> None:
+def _checkpoint_arm(name, arm, prompts, cfg, settings, loaded) -> _Drawn:
+  """Responses of a decoder that is loaded here."""
   model_cfg, params, ckpt = loaded
   tokenizer = tokenizer_lib.load_tokenizer(ckpt.path)
   task = programs.Task(
@@ -187,26 +198,19 @@ def _run_arm(
         f'engine.prompt_buckets {max(cfg.engine.prompt_buckets)}): shorten or '
         'drop it.'
       )
-  with workdir.writer(artifact) as writer:
-    missing = writer.missing()
-    num_prompts = sum(len(prompts[_shard(i, cfg)]) for i in missing)
-    budget = num_prompts * cfg.k * cfg.max_new_tokens
-    with progress.track(f'sample {name}', budget, 'tokens') as advance:
-      for i in missing:
-        part = _shard(i, cfg)
-        names = [p.id for p in prompts[part]]
-        words_NKJ = noise.response_words(arm.noise_name(name), names, cfg.k)
-        responses, use = engine_lib.generate(
-          params, task, cfg.engine, ids[part], words_NKJ, advance
-        )
-        spared = len(names) * cfg.k * cfg.max_new_tokens - use.tokens
-        advance(0, skipped=spared)
-        writer.write_shard(
-          i,
-          _table(name, names, ids[part], responses, tokenizer, head),
-          {'tokens': use.tokens, 'slot_steps': use.slot_steps},
-        )
-    counts = writer.shard_counts()
+
+  def draw(part, advance):
+    names = [p.id for p in prompts[part]]
+    words_NKJ = noise.response_words(arm.noise_name(name), names, cfg.k)
+    responses, use = engine_lib.generate(
+      params, task, cfg.engine, ids[part], words_NKJ, advance
+    )
+    spared = len(names) * cfg.k * cfg.max_new_tokens - use.tokens
+    advance(0, skipped=spared)
+    rows = _rows(name, names, ids[part], responses, tokenizer, head)
+    return rows, {'tokens': use.tokens, 'slot_steps': use.slot_steps}
+
+  def end(counts):
     _log.info(
       'sample %s: %d tokens, slots busy %.0f %%',
       name,
@@ -219,14 +223,30 @@ def _run_arm(
     info = {'num_parameters': params_lib.count(weights)}
     if cfg.generation == VENDOR:
       info['generation'] = dataclasses.asdict(settings)
-    writer.finish(info)
+    return info
+
+  return _Drawn(draw, end)
+
+
+def _fill(workdir, artifact, name, prompts, cfg, drawn: _Drawn) -> None:
+  """Writes the shards of one arm that are missing."""
+  with workdir.writer(artifact) as writer:
+    missing = writer.missing()
+    num_prompts = sum(len(prompts[_shard(i, cfg)]) for i in missing)
+    budget = num_prompts * cfg.k * cfg.max_new_tokens
+    with progress.track(f'sample {name}', budget, 'tokens') as advance:
+      for i in missing:
+        rows, counts = drawn.draw(_shard(i, cfg), advance)
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        writer.write_shard(i, table, counts)
+    writer.finish(drawn.end(writer.shard_counts()))
 
 
 def _shard(index: int, cfg: SampleConfig) -> slice:
   return slice(index * cfg.shard_prompts, (index + 1) * cfg.shard_prompts)
 
 
-def _table(name, prompt_ids, ids, responses, tokenizer, head) -> pa.Table:
+def _rows(name, prompt_ids, ids, responses, tokenizer, head) -> list[dict]:
   """Rows of one shard, by prompt and k; each text begins with `head`."""
   rows = []
   for prompt_id, prompt, per_prompt in zip(
@@ -245,4 +265,4 @@ def _table(name, prompt_ids, ids, responses, tokenizer, head) -> pa.Table:
           'finish_reason': 'stop' if response.stopped else 'length',
         }
       )
-  return pa.Table.from_pylist(rows, schema=SCHEMA)
+  return rows
