@@ -3,7 +3,7 @@
 python -m launch.status --workdir=DIR_OR_BUCKET
 
 Reads what stages have written, on any machine that sees it, and writes nothing.
-Ends with 1 if something has failed and was not done since.
+Ends with 1 if something is damaged, or has failed and was not done since.
 """
 
 import sys

@@ -17,6 +17,7 @@ from erp_jax.core import errors, locks, process, store
 
 RUNNING, DONE, FAILED = process.RUNNING, process.DONE, process.FAILED
 INTERRUPTED, WAITING = process.INTERRUPTED, 'waiting'
+UNREADABLE = 'unreadable'
 # Folders of a run, by stage, with the words that name one of its artefacts.
 STAGES = {
   'responses': ('sample', 1),
@@ -30,6 +31,7 @@ STAGES = {
 # Where no lock can be seen, what changed so lately is being written.
 _LATELY_SECS = 900.0
 _DEPTH = 5
+_TRIES = 3  # Of files that change while they are read.
 _NOT_FOLDERS = ('.json', '.parquet', '.lock', 'weights')
 
 
@@ -75,17 +77,18 @@ class Status:
 
   @property
   def has_failed(self) -> bool:
-    """Whether something has failed and was not done since."""
+    """Whether something is damaged, or has failed and was not done since."""
     states = [part.state for part in self.parts]
     states += [record.state_now() for _, _, record in self.points]
     states += [record.state_now() for record in self.processes]
-    return FAILED in states
+    return not {FAILED, UNREADABLE}.isdisjoint(states)
 
 
 def read(workdir: epath.PathLike) -> Status:
   """The status of a run, or of a sweep's folder.
 
-  Raises UserError if the folder is not there, or a file in it is damaged.
+  What is damaged is a part of its own, UNREADABLE.
+  Raises UserError if the folder is not there.
   """
   workdir = epath.Path(workdir)
   if not workdir.exists():
@@ -95,14 +98,22 @@ def read(workdir: epath.PathLike) -> Status:
   parts, points, records = [], [], []
   for folder, names in _folders(workdir, _DEPTH):
     where = folder.parts[len(workdir.parts) :]
-    if where and where[-1] == 'state':
+    if where and where[-1] in ('state', 'processes'):
+      point = '/'.join(where[:-1])
       for name in _records(names):
-        point, binary = '/'.join(where[:-1]), name.removesuffix('.json')
-        points.append((point, binary, process.read(folder / name)))
-    elif where and where[-1] == 'processes':
-      records += [process.read(folder / name) for name in _records(names)]
-    elif 'identity.json' in names:
-      parts.append(_part(folder, names, where))
+        try:
+          record = process.read(folder / name)
+        except FileNotFoundError:  # A mistake leaves no record.
+          continue
+        except (OSError, errors.UserError) as e:
+          parts.append(_unreadable(point, where[-1], name, f'{e}'))
+          continue
+        if where[-1] == 'processes':
+          records.append(record)
+        else:
+          points.append((point, name.removesuffix('.json'), record))
+    else:
+      parts += _artifact(folder, names, where)
   parts += _waiting(parts)
   order = [stage for stage, _ in STAGES.values()]
   rank = lambda stage: order.index(stage) if stage in order else len(order)
@@ -114,13 +125,53 @@ def _folders(
   folder: epath.Path, depth: int
 ) -> Iterator[tuple[epath.Path, list[str]]]:
   """Folders with the names of what they hold, each before those in it."""
-  names = [entry.name for entry in folder.iterdir()]
+  names = _names(folder)
   yield folder, names
   for name in sorted(names) if depth else ():
     child = folder / name
     # In a bucket each question is a request: shards are many.
     if not name.endswith(_NOT_FOLDERS) and child.is_dir():
       yield from _folders(child, depth - 1)
+
+
+def _names(folder: epath.Path) -> list[str]:
+  """What a folder holds; nothing if it is gone by now."""
+  try:
+    return [entry.name for entry in folder.iterdir()]
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+  except OSError as e:
+    raise errors.UserError(
+      f'{folder} cannot be read ({e.strerror}): give yourself access to it.'
+    ) from e
+
+
+def _artifact(
+  folder: epath.Path, names: Sequence[str], where: Sequence[str]
+) -> list[Part]:
+  """The artefact of a folder, or none.
+
+  Its writer may replace and remove files meanwhile: then it is read again.
+  """
+  error = ''
+  for _ in range(_TRIES):
+    if 'identity.json' not in names:
+      return []
+    try:
+      return [_part(folder, names, where)]
+    except errors.UserError as e:
+      error = f'{e}'
+      break
+    except OSError as e:
+      error = f'{e}'
+      names = _names(folder)
+  return [_unreadable(*_named(where), error)]
+
+
+def _unreadable(point: str, stage: str, name: str, error: str) -> Part:
+  return Part(
+    point=point, stage=stage, name=name, state=UNREADABLE, error=error
+  )
 
 
 def _part(
@@ -145,7 +196,7 @@ def _part(
     state = DONE
   elif store.FAILURE in files:  # The next writer removes it.
     state = FAILED
-    error = store.read_json(folder / store.FAILURE)['error']
+    error = store.read_json(folder / store.FAILURE, ('error',))['error']
   elif _is_written(folder, changed, secs):
     state = RUNNING
   else:
@@ -189,7 +240,8 @@ def _pace(
   if not gaps or times[-1] <= times[0]:
     return 0.0, 0.0, 'rows'
   secs = statistics.median(gaps) or (times[-1] - times[0]) / len(gaps)
-  records = [store.read_json(folder / name) for name in shards]
+  needs = ('rows', 'counts')
+  records = [store.read_json(folder / name, needs) for name in shards]
   if all('tokens' in record['counts'] for record in records):
     sizes, unit = [r['counts']['tokens'] for r in records], 'tokens'
   else:

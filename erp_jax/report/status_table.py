@@ -16,6 +16,7 @@ _STYLES = {
   status_lib.DONE: 'green',
   status_lib.RUNNING: 'cyan',
   status_lib.FAILED: 'bold red',
+  status_lib.UNREADABLE: 'bold red',
   status_lib.INTERRUPTED: 'yellow',
   status_lib.WAITING: 'dim',
 }
@@ -111,7 +112,8 @@ def _table(*columns: str) -> rich_table.Table:
 
 
 def _state(state: str, error: str) -> rich_text.Text:
-  told = f'{state}: {error}' if state == status_lib.FAILED and error else state
+  is_told = error and state in (status_lib.FAILED, status_lib.UNREADABLE)
+  told = f'{state}: {error}' if is_told else state
   return rich_text.Text(told, style=_STYLES[state])
 
 

@@ -267,13 +267,64 @@ def test_nothing_is_written(workdir):
   assert listed() == before
 
 
-def test_what_is_not_there_or_damaged_is_named(workdir):
+def test_a_workdir_that_is_not_there_is_named(workdir):
   with pytest.raises(errors.UserError, match='nowhere is not there'):
     status.read(workdir / 'nowhere')
-  _begin(workdir / 'responses' / 'a', 2, (0,))
-  (workdir / 'responses' / 'a' / 'identity.json').write_text('{')
-  with pytest.raises(errors.UserError, match=r'identity\.json is not JSON'):
-    status.read(workdir)
+
+
+@pytest.mark.parametrize('name', ['identity.json', 'failed.json'])
+def test_what_is_damaged_is_a_row_of_its_own(workdir, name):
+  for arm in ('a', 'b'):
+    _begin(workdir / 'responses' / arm, 2, (0, 1), ends='badly')
+  (workdir / 'responses' / 'a' / name).write_text('{"error"')
+  (workdir / 'processes').mkdir()
+  (workdir / 'processes' / 'sample-1.json').write_text('{}')
+  found = status.read(workdir)
+  assert {(p.stage, p.name): p.state for p in found.parts} == {
+    ('sample', 'a'): status.UNREADABLE,
+    ('sample', 'b'): status.FAILED,
+    ('processes', 'sample-1.json'): status.UNREADABLE,
+  }
+  text = ' '.join(_text(found).split())
+  assert f'{name} is not JSON' in _found(workdir)['sample', 'a'].error
+  assert "sample-1.json lacks 'state'" in text and '2 unreadable' in text
+  (workdir / 'responses' / 'b' / 'failed.json').unlink()
+  assert status.read(workdir).has_failed
+
+
+@pytest.mark.parametrize(
+  'name, state',
+  [
+    ('responses/a/failed.json', status.INTERRUPTED),
+    ('responses/a/part-00001-of-00003.json', status.FAILED),
+    ('responses/a/identity.json', None),
+    ('processes/sample.json', status.FAILED),
+    ('k=1/state/sample.json', status.FAILED),
+  ],
+)
+def test_what_goes_while_it_is_read_is_no_matter(
+  tmp_path, monkeypatch, name, state
+):
+  workdir = epath.Path(tmp_path)
+  _begin(workdir / 'responses' / 'a', 3, (0, 1), ends='badly')
+  _aged(workdir / 'responses' / 'a', {'part-00000-*.json': 60}, time.time())
+  for file in ('processes/sample.json', 'k=1/state/sample.json'):
+    (workdir / file).parent.mkdir(parents=True)
+    process.write(workdir / file, _record('failed'))
+  read_json = store.read_json
+
+  def read_too_late(path, needs=()):
+    if path == workdir / name:
+      path.unlink(missing_ok=True)
+    return read_json(path, needs)
+
+  monkeypatch.setattr(store, 'read_json', read_too_late)
+  found = status.read(workdir)
+  assert [p.state for p in found.parts] == ([state] if state else [])
+  assert len(found.processes) == (name != 'processes/sample.json')
+  assert len(found.points) == (name != 'k=1/state/sample.json')
+  if name.startswith('responses/a/part'):
+    assert found.parts[0].missing == (1, 2)
 
 
 def test_an_empty_folder_has_begun_nothing(tmp_path):
