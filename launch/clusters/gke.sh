@@ -20,7 +20,9 @@ source "$here/commands.sh"
 image='' base_image=python:3.11 extras=tpu,gcs
 cluster='' location='' project='' type='' topology='' queue=''
 restarts=10 indices='' wait=''
-program=()
+options='image base_image extras cluster location project'
+options+=' type topology queue restarts indices'
+switches=wait
 
 gcluster_job() {
   local verb=$1
@@ -89,30 +91,7 @@ make_context() {
 
 [[ $# -ge 1 ]] || die "usage: see the top of $0."
 verb=$1
-shift
-name=''
-while [[ $# -gt 0 ]]; do
-  case $1 in
-    --dry-run) dry_run=1 ;;
-    --wait) wait=1 ;;
-    --image=* | --base-image=* | --extras=* | --cluster=* | --location=* | \
-      --project=* | --type=* | --topology=* | --queue=* | --restarts=* | \
-      --indices=*)
-      set_option "$1"
-      ;;
-    --)
-      shift
-      program=("$@")
-      break
-      ;;
-    -*) die "no option $1; see the top of $0." ;;
-    *)
-      [[ -z $name ]] || die "one job at a time, not also $1."
-      name=$1
-      ;;
-  esac
-  shift
-done
+read_arguments "${@:2}"
 [[ -n $name || $verb == list ]] || die "name the job: $0 $verb NAME."
 case $verb in
   submit)

@@ -15,8 +15,8 @@
 # sync copies what git does not ignore, installs it from the lock file and
 # compares versions across hosts, as run does again before it starts PROGRAM on
 # each, detached. Where that fails on one it is stopped on all. logs ends with 1
-# if the program has failed on a host; run --wait watches until all have ended,
-# and stops the others where one fails.
+# if the program has failed on a host, or never began there; run --wait watches
+# until all have ended, and stops the others where one fails.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,6 +26,10 @@ image='' spot='' type='' zone='' project=''
 extras=tpu,gcs python=python3.11
 job=main lines=20 wait='' poll=60
 out=runs/hosts
+options='image type zone project extras python job lines poll out'
+switches='spot wait'
+# Of a host where the program has not ended with 0, and will not.
+ended_badly='^state: (failed|lost|none)'
 
 gcloud_tpu() {
   local verb=$1
@@ -132,8 +136,7 @@ look() {
   on_all_hosts state "${prefix[@]}" state "$job" ||
     die "$name: a host does not answer; the program goes on where it can."
   running=$(cat "$out/$name/state"/*.log | grep -cx 'state: running') || true
-  failed=$(cat "$out/$name/state"/*.log |
-    grep -cE '^state: (failed|lost|none)') || true
+  failed=$(cat "$out/$name/state"/*.log | grep -cE "$ended_badly") || true
 }
 
 watch() {
@@ -159,10 +162,10 @@ logs() {
   [[ -z $dry_run ]] || return 0
   for file in "$out/$name/log"/*.log; do
     printf '== %s, host %s, ' "$name" "$(host "$file")"
-    grep -vx 'host.sh: ok' "$file"
-    ! grep -qE '^state: (failed|lost)' "$file" || bad=1
+    grep -vx 'host.sh: ok' "$file" || echo 'says nothing'
+    ! grep -qE "$ended_badly" "$file" || bad=1
   done
-  [[ $bad == 0 ]] || die "$job has failed on a host of $name."
+  [[ $bad == 0 ]] || die "$job has failed on a host of $name, or never began there."
 }
 
 stop() { on_all_hosts stop "${prefix[@]}" stop "$job"; }
@@ -170,33 +173,9 @@ stop() { on_all_hosts stop "${prefix[@]}" stop "$job"; }
 delete() { gcloud_tpu delete "$name" --quiet; }
 
 prefix=(bash erp/host.sh)
-program=()
 [[ $# -ge 2 ]] || die "usage: see the top of $0."
 verb=$1
-shift
-name=''
-while [[ $# -gt 0 ]]; do
-  case $1 in
-    --dry-run) dry_run=1 ;;
-    --spot) spot=1 ;;
-    --wait) wait=1 ;;
-    --type=* | --image=* | --zone=* | --project=* | --extras=* | --python=* | \
-      --job=* | --lines=* | --poll=* | --out=*)
-      set_option "$1"
-      ;;
-    --)
-      shift
-      program=("$@")
-      break
-      ;;
-    -*) die "no option $1; see the top of $0." ;;
-    *)
-      [[ -z $name ]] || die "one slice at a time, not also $1."
-      name=$1
-      ;;
-  esac
-  shift
-done
+read_arguments "${@:2}"
 [[ -n $name ]] || die "name the slice: $0 $verb NAME."
 case $verb in
   create | sync | logs | stop | delete) "$verb" ;;

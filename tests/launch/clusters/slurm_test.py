@@ -1,0 +1,81 @@
+"""SLURM: an element of an array, on one or several nodes."""
+
+import pathlib
+import shutil
+
+_ROOT = pathlib.Path(__file__).parents[3]
+_CLUSTERS = _ROOT / 'launch' / 'clusters'
+
+
+def test_slurm_starts_its_element_on_every_node(fake):
+  done = fake.run(
+    'slurm.sbatch',
+    '--dry-run', '--', 'python', '-m', 'launch.sweep', '--index={index}',
+    SLURM_ARRAY_JOB_ID='70', SLURM_ARRAY_TASK_ID='3',
+  )  # fmt: skip
+  logs = _ROOT / 'runs' / 'slurm' / '70_3'
+  commands = fake.printed(done)
+  install, versions, program = commands[1], commands[3], commands[4]
+  assert install == [
+    *('flock', f'{_ROOT}/runs/slurm/install.lock', 'bash'),
+    *(str(_CLUSTERS / 'host.sh'), 'install', 'cuda'),
+  ]
+  assert versions[:2] == ['srun', '--ntasks-per-node=1']
+  assert versions[-1] == 'versions'
+  assert program[:5] == [
+    *('srun', '--ntasks-per-node=1', '--kill-on-bad-exit=1'),
+    *('--open-mode=append', f'--output={logs}/%N.log'),
+  ]
+  assert program[-4:] == ['python', '-m', 'launch.sweep', '--index=3']
+  assert not logs.exists()
+
+
+def test_slurm_directives_come_before_any_command():
+  """sbatch reads none after the first line of the script itself."""
+  lines = (_CLUSTERS / 'slurm.sbatch').read_text().splitlines()
+  first = next(i for i, x in enumerate(lines) if x and not x.startswith('#'))
+  directives = [x for x in lines if x.startswith('#SBATCH')]
+  assert all(lines.index(x) < first for x in directives)
+  assert {'#SBATCH --requeue', '#SBATCH --signal=TERM@120'} <= set(directives)
+
+
+def _slurm_nodes(fake, odd=''):
+  """A checkout of two nodes, whose srun runs on both."""
+  srun = fake.folder / 'bin' / 'srun'
+  srun.write_text(
+    '#!/usr/bin/env bash\n'
+    'while [[ $1 == --* ]]; do [[ $1 != --output=* ]] || out=${1#*=}; shift\n'
+    'done\nworst=0\nfor FAKE_WORKER in 0 1; do\n'
+    '  export FAKE_WORKER\n'
+    '  "$@" > "${out/\\%N/node$FAKE_WORKER}" 2>&1 || worst=$?\n'
+    'done\nexit $worst\n'
+  )
+  top = fake.folder / 'top'
+  (top / 'launch').mkdir(parents=True)
+  shutil.copytree(_CLUSTERS, top / 'launch' / 'clusters')
+  for name in ('constraints-py311.txt', 'constraints-latest.txt',
+               'pyproject.toml'):  # fmt: skip
+    shutil.copy(_ROOT / name, top / name)
+  return lambda *program: fake.run(
+    str(top / 'launch/clusters/slurm.sbatch'), '--', *program,
+    SLURM_SUBMIT_DIR=str(top), SLURM_JOB_NUM_NODES='2', SLURM_JOB_ID='5',
+    HOME=str(fake.folder), FAKE_ODD=odd,
+  )  # fmt: skip
+
+
+def test_slurm_logs_each_node_and_fails_with_its_code(fake):
+  run = _slurm_nodes(fake)
+  done = run('sh', '-c', 'echo $FAKE_WORKER; exit 4')
+  assert done.returncode == 4, done.stdout + done.stderr
+  logs = fake.folder / 'top' / 'runs' / 'slurm' / '5_0'
+  assert [(logs / f'node{i}.log').read_text() for i in (0, 1)] == ['0\n', '1\n']
+  assert run('true').returncode == 0
+  # It was installed once: others may run from it.
+  assert len((fake.folder / 'installed').read_text().splitlines()) == 1
+
+
+def test_slurm_compares_the_versions_of_its_nodes(fake):
+  done = _slurm_nodes(fake, odd='1')('true')
+  assert done.returncode == 1
+  assert 'nodes differ in their versions' in done.stderr
+  assert 'unlocked==2' in done.stderr
