@@ -43,15 +43,14 @@ _PEERS = {
 
 def contests(work: SampleWork) -> list[contest.Contest]:
   """One: tokens up to and including the stop."""
-  here = 'launch.benchmarks'
   return [
     contest.Contest(
       case='sample',
       unit='tokens',
       dtype=work.dtype,
-      ours=contest.Contender('ours', f'{here}.sample_ours:prepare', work),
+      ours=contest.Contender('ours', '.sample_ours:prepare', work),
       peers=tuple(
-        contest.Contender(name, f'{here}.sample_peers:{entry}', work, packages)
+        contest.Contender(name, f'.sample_peers:{entry}', work, packages)
         for peer in work.peers
         for name, entry, packages in _PEERS[peer]
       ),

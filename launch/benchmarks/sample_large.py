@@ -90,14 +90,13 @@ def contests(work: LargeWork) -> list[contest.Contest]:
 
   transformers takes part where its bfloat16 weights fit the card.
   """
-  here = 'launch.benchmarks.sample_large'
   found = []
   for name in work.shapes:
     shape = SHAPES[name].shrunk() if work.tiny else SHAPES[name]
     reading = dataclasses.replace(work, max_new_tokens=1)
     peer = contest.Contender(
       'transformers bfloat16, static cache',
-      f'{here}_peers:prepare',
+      '.sample_large_peers:prepare',
       (work, shape),
       ('torch', 'transformers'),
     )
@@ -110,7 +109,9 @@ def contests(work: LargeWork) -> list[contest.Contest]:
           case=f'{case} {name}' + (' (tiny)' if work.tiny else ''),
           unit=unit,
           dtype='bfloat16',  # That of the matmuls also with int8 weights.
-          ours=contest.Contender('ours', f'{here}_ours:prepare', (part, shape)),
+          ours=contest.Contender(
+            'ours', '.sample_large_ours:prepare', (part, shape)
+          ),
           peers=peers,
           alone=True,
           device='none' if work.tiny else '',

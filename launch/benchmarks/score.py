@@ -17,10 +17,7 @@ class Reading:
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      if getattr(self, field.name) < 1:
-        raise errors.UserError(
-          f'score.*.{field.name} must be >= 1, got {getattr(self, field.name)}.'
-        )
+      errors.check_least(f'score.*.{field.name}', getattr(self, field.name), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,15 +38,11 @@ class ScoreWork:
 
   def __post_init__(self):
     for name in ('prompt_tokens', 'response_tokens'):
-      if getattr(self, name) < 2:
-        raise errors.UserError(
-          f'score.{name} must be >= 2, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'score.{name}', getattr(self, name), 2)
 
 
 def contests(work: ScoreWork) -> list[contest.Contest]:
   """Two: responses."""
-  here = 'launch.benchmarks'
   packages = ('torch', 'transformers')
 
   def held(name, dtype, peers):
@@ -57,11 +50,11 @@ def contests(work: ScoreWork) -> list[contest.Contest]:
       case=f'score {name}',
       unit='responses',
       dtype=dtype,
-      ours=contest.Contender('ours', f'{here}.score_ours:prepare_{name}', work),
+      ours=contest.Contender('ours', f'.score_ours:prepare_{name}', work),
       peers=tuple(
         contest.Contender(
           f'transformers {peer}',
-          f'{here}.score_peers:{name}_{peer}',
+          f'.score_peers:{name}_{peer}',
           work,
           packages,
         )

@@ -30,7 +30,9 @@ def test_ours_and_transformers_score_the_same_by_a_decoder():
   _check(ours, theirs, 0.02)
 
 
-def test_ours_and_transformers_score_the_same_by_a_small_deberta(monkeypatch):
+@pytest.fixture
+def small_deberta(monkeypatch):
+  """Two layers of width 64 in place of DeBERTa's."""
   small = dataclasses.replace(
     score_ours.DEBERTA,
     vocab_size=30522,
@@ -40,6 +42,10 @@ def test_ours_and_transformers_score_the_same_by_a_small_deberta(monkeypatch):
     num_layers=2,
   )
   monkeypatch.setattr(score_ours, 'DEBERTA', small)
+
+
+@pytest.mark.usefixtures('small_deberta')
+def test_ours_and_transformers_score_the_same_by_a_small_deberta():
   ours = score_ours.prepare_deberta(_WORK)()
   _check(ours, score_peers.deberta_float32(_WORK)(), 1e-5)
   rounded = score_peers.deberta_bfloat16(_WORK)()
@@ -48,17 +54,9 @@ def test_ours_and_transformers_score_the_same_by_a_small_deberta(monkeypatch):
   assert ours.detail['mean_reward'] == pytest.approx(mean, abs=1e-3)
 
 
-def test_flops_of_deberta_are_those_that_its_reward_needs(monkeypatch):
-  """Two layers of width 64, the second for one token but its keys, values."""
-  small = dataclasses.replace(
-    score_ours.DEBERTA,
-    vocab_size=30522,
-    width=64,
-    mlp=96,
-    heads=4,
-    num_layers=2,
-  )
-  monkeypatch.setattr(score_ours, 'DEBERTA', small)
+@pytest.mark.usefixtures('small_deberta')
+def test_flops_of_deberta_are_those_that_its_reward_needs():
+  """The second layer is for one token but its keys and values."""
   one = dataclasses.replace(_READING, num_prompts=1, k=1)
   done = score_ours.prepare_deberta(dataclasses.replace(_WORK, deberta=one))()
   n = done.detail['mean_tokens']
