@@ -10,6 +10,11 @@ class UserError(ValueError):
   """
 
 
+def said(e: BaseException) -> str:
+  """The first line of what an exception says; its name where it says none."""
+  return (f'{e}'.strip() or type(e).__name__).splitlines()[0]
+
+
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
   """UserError unless the config field `name` is one of the allowed."""
   allowed = tuple(allowed)

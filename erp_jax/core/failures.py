@@ -1,9 +1,10 @@
-"""Failed writes, in words that say what to do."""
+"""Failed writes, in words that say what to do, and notes of any failure."""
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from etils import epath
@@ -18,6 +19,22 @@ def writing(path: epath.PathLike, size: int) -> Iterator[None]:
     yield
   except OSError as e:
     raise write_error(path, size, e) from e
+
+
+@contextlib.contextmanager
+def noted(note: Callable[[BaseException | None], None]) -> Iterator[None]:
+  """Calls `note` with what is raised, which goes on its way.
+
+  A note that cannot be written is left out: it may be the disk that is full.
+  """
+  ended = False
+  try:
+    yield
+    ended = True
+  finally:
+    if not ended:
+      with contextlib.suppress(OSError, errors.UserError):
+        note(sys.exception())
 
 
 def write_line(target: TextIO, name: str, line: str) -> None:

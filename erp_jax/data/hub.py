@@ -27,23 +27,38 @@ def download(
   `kind` is CHECKPOINT or DATA_SET, `name` 'org/name' or 'org/name@revision';
   the folder's name is the commit. Of its files, those that match one of the
   patterns and none of the ignored ones.
-  Raises UserError if it cannot be fetched.
+  Raises UserError if it cannot be fetched, and for a data set in the cache of
+  which nobody knows whether all of these files are there.
   """
   repo_id, _, revision = name.partition('@')
   endpoint = constants.ENDPOINT
   try:
-    folder = huggingface_hub.snapshot_download(
-      repo_id,
-      repo_type=_TYPES[kind],
-      revision=revision or None,
-      allow_patterns=list(patterns),
-      ignore_patterns=list(ignored),
+    folder = pathlib.Path(
+      huggingface_hub.snapshot_download(
+        repo_id,
+        repo_type=_TYPES[kind],
+        revision=revision or None,
+        allow_patterns=list(patterns),
+        ignore_patterns=list(ignored),
+      )
     )
+    if kind == DATA_SET:  # A checkpoint's files name each other.
+      huggingface_hub.get_cached_repo_tree(
+        repo_id, repo_type=_TYPES[kind], revision=folder.name
+      )
   except hub_errors.GatedRepoError as error:
     raise errors.UserError(
       f'{kind} {name!r} is gated: accept its licence at '
       f'{endpoint}/{_FOLDERS[kind]}{repo_id}, then set HF_TOKEN to a token of '
       'that account.'
+    ) from error
+  # The hub was not reached, and a library before 2.4 filled the cache.
+  except hub_errors.CachedRepoTreeNotFoundError as error:
+    raise errors.UserError(
+      f'{kind} {name!r} is in the hub cache without a list of its files, and '
+      f'{endpoint} was not reached: there may be more that match '
+      f'{" or ".join(patterns)}; run once where it is, or give '
+      f'{_INSTEAD[kind]}.'
     ) from error
   # OSError: offline, not found, no access, a short file, a full disk.
   # HTTPError: the hub's HTTP library, whichever it is, lost the connection.
@@ -54,11 +69,10 @@ def download(
     hub_errors.HTTPError,
     hub_errors.HFValidationError,
   ) as error:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise errors.UserError(
-      f'{kind} {name!r} is not a folder here, not in the hub cache, and '
-      f'could not be downloaded from {endpoint} ({reason}): check the name, '
-      'network and access (HF_TOKEN) and run again, which continues the '
-      f'download, or give {_INSTEAD[kind]}.'
+      f'{kind} {name!r} is not a folder here, not whole in the hub cache, '
+      f'and could not be downloaded from {endpoint} ({errors.said(error)}): '
+      'check the name, network and access (HF_TOKEN) and run again, which '
+      f'continues the download, or give {_INSTEAD[kind]}.'
     ) from error
-  return pathlib.Path(folder)
+  return folder

@@ -1,6 +1,8 @@
 """Rows of tables: JSONL, Parquet and CSV files, here or on the hub."""
 
+import csv
 import fnmatch
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -168,7 +170,7 @@ def _parquet(
     yield from _numbered(path, file.iter_batches(_BATCH_ROWS))
   except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
     raise errors.UserError(
-      f'{path} is not a Parquet file ({str(e).splitlines()[0]}): '
+      f'{path} is not a Parquet file ({errors.said(e)}): '
       'write it again, or give it its right name.'
     ) from e
 
@@ -178,29 +180,31 @@ def _csv(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
   del texts  # All are.
   data = path.read_bytes()
-  # One block, since no row may be longer than a block.
-  options = {
-    'read_options': pyarrow.csv.ReadOptions(
-      block_size=min(len(data) + 1, 2**31 - 1), use_threads=False
-    ),
-    'parse_options': pyarrow.csv.ParseOptions(newlines_in_values=True),
-  }
   try:
-    names = pyarrow.csv.read_csv(pa.BufferReader(data), **options).column_names
+    # Arrow leaves columns as texts if it is told their names. It finds what is
+    # no UTF-8, too.
+    lines = io.TextIOWrapper(io.BytesIO(data), 'utf-8-sig', 'replace', '')
+    names = next(filter(None, csv.reader(lines)), [])
     if len(set(names)) < len(names):
       raise errors.UserError(
         f'{path} has two columns of one name ({", ".join(names)}): rename one.'
       )
     table = pyarrow.csv.read_csv(
       pa.BufferReader(data),
-      **options,
-      convert_options=pyarrow.csv.ConvertOptions(
+      # One block, since no row may be longer than a block.
+      pyarrow.csv.ReadOptions(
+        block_size=min(len(data) + 1, 2**31 - 1), use_threads=False
+      ),
+      pyarrow.csv.ParseOptions(newlines_in_values=True),
+      pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string())
       ),
     )
-  except (pa.ArrowInvalid, pa.ArrowKeyError) as e:
+    if table.column_names != names:
+      raise csv.Error(f'its columns may be {names} or {table.column_names}')
+  except (pa.ArrowInvalid, pa.ArrowKeyError, csv.Error) as e:
     raise errors.UserError(
-      f'{path} is not a CSV file ({str(e).splitlines()[0]}): write it in '
+      f'{path} is not a CSV file ({errors.said(e)}): write it in '
       'UTF-8, with the names of its columns in the first line.'
     ) from e
   yield from _numbered(path, table.to_batches(_BATCH_ROWS))

@@ -71,10 +71,9 @@ def load(
       str(path), local_files_only=True, model_kwargs={'dtype': dtype}
     )
   except (OSError, ValueError) as error:
-    reason = str(error).strip().splitlines()[0]
     raise errors.UserError(
       f'embed.encoder={name} cannot be read by sentence-transformers '
-      f'({reason}): choose another encoder.'
+      f'({errors.said(error)}): choose another encoder.'
     ) from error
   limits = (
     model.tokenizer.model_max_length,

@@ -77,7 +77,7 @@ def data_hub(tmp_path):
     stack.callback(thread.join)
     stack.callback(server.shutdown)
 
-    def run(*args):
+    def run(*args, **changes):
       # The hub's library reads its environment when it is imported.
       env = {
         'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}',
@@ -89,7 +89,7 @@ def data_hub(tmp_path):
       return subprocess.run(
         [sys.executable, *args],
         cwd=pathlib.Path(__file__).parents[2],
-        env=os.environ | env,
+        env=os.environ | env | changes,
         capture_output=True,
         text=True,
       )

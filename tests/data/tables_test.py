@@ -195,3 +195,25 @@ def test_a_data_set_of_the_hub(data_hub, tmp_path):
     'local file or folder.\n$',
     ran.stdout,
   ), ran.stdout
+
+
+def test_without_the_hub_a_part_is_not_the_whole(data_hub, tmp_path):
+  """Files of no numbered set: their names do not tell that one is missing."""
+  _write(data_hub.folder / 'a.jsonl', _rows()[:4])
+  _write(data_hub.folder / 'b.jsonl', _rows()[4:])
+  show = lambda files, offline: (
+    data_hub('-c', _SHOW, 'hub:org/blend', files, HF_HUB_OFFLINE=offline).stdout
+  )
+  part = show('a.jsonl', '0')
+  assert show('a.jsonl', '1') == part
+  refused = show('*.jsonl', '1')
+  assert 'not whole in the hub cache' in refused and 'b.jsonl' in refused
+  (trees,) = (tmp_path / 'cache').glob('hub/datasets--*/trees')
+  trees.rename(trees.with_name('old'))  # As an older library leaves it.
+  for files in ('a.jsonl', '*.jsonl'):
+    refused = show(files, '1')
+    assert 'in the hub cache without a list of its files' in refused
+    assert f'there may be more that match {files}; run once' in refused
+  whole = show('*.jsonl', '0')
+  assert whole == show('*.jsonl', '1') != part
+  assert data_hub.sent == ['a.jsonl', 'b.jsonl']

@@ -6,6 +6,7 @@ Its one split is that of the hub.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,13 @@ _BATCH_ROWS = 1024
 _DAMAGE = (OSError, RuntimeError, ValueError, json_format.Error)
 
 
+class _Info(tfds.core.DatasetInfo):
+  """As tfds', which looks into no bucket but leaves a folder in /tmp for it."""
+
+  def initialize_from_bucket(self) -> None:
+    """There is nothing of ours in tfds' bucket."""
+
+
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Prompts of a published data set, out of its files.
 
@@ -39,7 +47,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       description=self.__doc__,
       features=tfds.features.FeaturesDict(
@@ -102,13 +110,17 @@ BUILDERS = {'open_perfectblend': OpenPerfectblend, 'mmlu_pro': MmluPro}
 def identity(cfg: prompts.PromptConfig) -> dict[str, Any]:
   """What decides a built data set: how rows are read, and each file's sha256.
 
-  The files are fetched if they are the hub's; their folder does not count.
+  The files are fetched if they are the hub's; the folder that holds them all
+  does not count.
   """
   files = tables.find(cfg.path, cfg.files, '--path', '--files')
+  depth = len(os.path.commonprefix([path.parent.parts for path in files]))
   return {
     'format_version': FORMAT_VERSION,
     'made_by': prompts.made_by(cfg),
-    'files': {path.name: store.sha256(path) for path in files},
+    'files': {
+      '/'.join(path.parts[depth:]): store.sha256(path) for path in files
+    },
   }
 
 
@@ -170,7 +182,7 @@ def read(folder: epath.Path, made_by: Mapping[str, Any]) -> prompts.Selection:
   except errors.UserError:
     raise
   except _DAMAGE as e:
-    raise _damaged(folder, e) from e
+    raise _damaged(folder, errors.said(e)) from e
   found = sorted(
     (
       (prompts.Prompt(*row, json.loads(checks)), name)
@@ -215,10 +227,9 @@ def _check_same(
     )
 
 
-def _damaged(folder: epath.Path, reason: object) -> errors.UserError:
-  said = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+def _damaged(folder: epath.Path, reason: str) -> errors.UserError:
   return errors.UserError(
-    f'the data set in {folder} is damaged ({said}): delete the folder and '
+    f'the data set in {folder} is damaged ({reason}): delete the folder and '
     'build it again (launch.build_dataset).'
   )
 

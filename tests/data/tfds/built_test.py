@@ -168,13 +168,17 @@ print(sorted(set(sys.modules) & {'tensorflow', 'torch'}))
 """
 
 
-def test_tensorflow_is_not_loaded(source, tmp_path):
+def test_tensorflow_is_not_loaded_and_nothing_is_left(source, tmp_path):
+  temporary = tmp_path / 'temporary'
+  temporary.mkdir()
   done = subprocess.run(
     [sys.executable, '-W', 'error', '-c', _BUILD, tmp_path, source],
+    env=os.environ | {'TMPDIR': str(temporary)},
     capture_output=True,
     text=True,
   )
   assert done.stdout.splitlines()[-2:] == ['7', '[]'], done.stderr
+  assert list(temporary.iterdir()) == []
 
 
 def test_an_unknown_source_ends_the_build_and_leaves_nothing(tmp_path):
@@ -208,6 +212,27 @@ def test_another_build_does_not_take_its_place(blend, source, tmp_path):
     prompts.load(prompts.PromptConfig(**fields))
   with pytest.raises(errors.UserError, match="mean 'mmlu_pro'"):
     built.build('mmlupro', tmp_path)
+
+
+def test_files_of_one_name_in_two_folders_both_count(tmp_path):
+  rows = _rows()
+  for folder, part in (('a', rows[:7]), ('b', rows[7:])):
+    (tmp_path / 'in' / folder).mkdir(parents=True)
+    table = pa.Table.from_pylist(part)
+    pq.write_table(table, tmp_path / 'in' / folder / 'train.parquet')
+  args = 'open_perfectblend', tmp_path, str(tmp_path / 'in')
+  folder = built.build(*args)
+  assert len(prompts.load(_perfectblend(folder))) == len(_KEPT)
+  for name in ('a', 'b'):
+    file = tmp_path / 'in' / name / 'train.parquet'
+    data = file.read_bytes()
+    pq.write_table(pa.Table.from_pylist(rows[6:8]), file)
+    with pytest.raises(
+      errors.UserError, match=f'was built with files.{name}/train.parquet = '
+    ):
+      built.build(*args)
+    file.write_bytes(data)
+  assert built.build(*args) == folder
 
 
 def _flip(path):
