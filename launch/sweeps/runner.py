@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from erp_jax.core import errors, process
+from erp_jax.core import errors, preemption, process
 from launch.sweeps import points as points_lib
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ def run_all(sweep: Sweep) -> int:
   """Runs what is not done, one after another; 1 if some point failed, else 0.
 
   Those that run in another process are left to it. A signal ends it after the
-  point that it stopped, with that one's code.
+  point that it stopped, with preemption.EXIT_CODE; so does a point that ended
+  with that: this machine is taken away.
   """
   failed = 0
   for point in sweep.points:
@@ -99,14 +100,14 @@ def run_all(sweep: Sweep) -> int:
       _log.info('%d %s: %s, skipped', point.index, point.name, state)
       continue
     ended = run(sweep, point)
-    if ended.stopped:  # Also if the point was done just then.
-      return ended.code or 128 + signal.SIGTERM
+    if ended.stopped or ended.code == preemption.EXIT_CODE:
+      return preemption.EXIT_CODE  # Also if the point was done just then.
     failed = failed or int(ended.code != 0)
   return failed
 
 
 def run_index(sweep: Sweep, index: int) -> int:
-  """Runs one point unless it is done; its exit code.
+  """Runs one point unless it is done; its exit code, or that of a signal.
 
   A record of another host that says RUNNING is of this element's former life:
   a scheduler starts it once at a time. Raises UserError for an index that the
@@ -128,7 +129,8 @@ def run_index(sweep: Sweep, index: int) -> int:
       f'point {index}, {point.name}, is being run by process {record.pid}: '
       'wait for it, or stop it.'
     )
-  return run(sweep, point).code
+  ended = run(sweep, point)
+  return preemption.EXIT_CODE if ended.stopped and ended.code else ended.code
 
 
 def run(sweep: Sweep, point: points_lib.Point) -> Ended:
@@ -157,7 +159,7 @@ def run(sweep: Sweep, point: points_lib.Point) -> Ended:
     code = child.returncode
     code = code if code >= 0 else 128 - code
     state = process.FAILED if code else process.DONE
-    if code and (noted or child.returncode < 0):
+    if child.returncode < 0 or code == preemption.EXIT_CODE or (code and noted):
       state = process.INTERRUPTED
     _write(sweep, point, process.renewed(record, state=state, code=code))
   _log.info('%d %s: %s (%d)', point.index, point.name, state, code)

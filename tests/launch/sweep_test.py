@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from erp_jax.core import errors, process
+from erp_jax.core import errors, preemption, process
 from launch.sweeps import grid, points, runner, table
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -199,6 +199,15 @@ def test_killed_sweeps_leave_true_states(make):
   assert quick.state(first) == 'done' and len(_runs(sweep, 0)) == 2
 
 
+def test_a_point_that_was_preempted_is_run_again(make):
+  """Whoever told it so will tell the sweep, or has forgotten to."""
+  sweep = make(codes=(preemption.EXIT_CODE,))
+  assert runner.run_all(sweep) == preemption.EXIT_CODE
+  assert _states(sweep) == ['interrupted', 'pending']
+  assert runner.run_index(sweep, 1) == preemption.EXIT_CODE
+  assert _states(sweep) == ['interrupted', 'interrupted']
+
+
 @pytest.mark.slow
 def test_sigterm_goes_on_to_the_point_and_ends_the_sweep(make):
   sweep = make(codes=(0,), extra=('--secs=60',))
@@ -209,7 +218,7 @@ def test_sigterm_goes_on_to_the_point_and_ends_the_sweep(make):
     child = sweep.record(sweep.points[0]).pid
     parent.terminate()
     shown = parent.communicate()[0]
-  assert parent.returncode == 128 + signal.SIGTERM
+  assert parent.returncode == preemption.EXIT_CODE
   assert not process.start_ticks(child)
   assert _states(sweep) == ['interrupted', 'pending']
   assert '1 interrupted, 1 pending' in shown

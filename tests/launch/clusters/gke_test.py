@@ -16,6 +16,7 @@ def test_gke_submits_a_jobset_for_each_index(fake):
     [
       *('gcluster', 'job', 'submit', f'--name=job-{i}', '--image=i'),
       *('--compute-type=v6e-8', '--restarts=10'),
+      '--grace-period=120s',
       f'--command=exec python -m launch.sweep --index={i} a\\ b',
       *('--cluster=c', '--location=l', '--project=p'),
     ]

@@ -74,6 +74,31 @@ def test_slurm_logs_each_node_and_fails_with_its_code(fake):
   assert len((fake.folder / 'installed').read_text().splitlines()) == 1
 
 
+def test_slurm_queues_again_what_sigterm_stopped(fake):
+  run = _slurm_nodes(fake)
+  (fake.folder / 'bin' / 'sleep').symlink_to('/bin/true')
+  requeue = fake.folder / 'requeued'
+  scontrol = fake.folder / 'bin' / 'scontrol'
+  scontrol.write_text(f'#!/bin/sh\necho "$*" >> {requeue}\n')
+  scontrol.chmod(0o755)
+  assert run('sh', '-c', 'exit 75').returncode == 75
+  assert requeue.read_text() == 'requeue 5\n'
+  assert run('sh', '-c', 'exit 76').returncode == 76
+  assert requeue.read_text() == 'requeue 5\n'
+  # An element has a name of its own: its id may be that of the whole array.
+  fake.env |= {'SLURM_ARRAY_JOB_ID': '5', 'SLURM_ARRAY_TASK_ID': '3'}
+  assert run('sh', '-c', 'exit 75').returncode == 75
+  assert requeue.read_text() == 'requeue 5\nrequeue 5_3\n'
+
+
+def test_slurm_lets_a_node_end_what_sigterm_stops(fake):
+  """It comes to all processes of a step, also to the shell on the node."""
+  done = _slurm_nodes(fake)(
+    'bash', '-c', 'trap "exit 7" TERM; kill $PPID $$; sleep 9'
+  )
+  assert done.returncode == 7
+
+
 def test_slurm_compares_the_versions_of_its_nodes(fake):
   done = _slurm_nodes(fake, odd='1')('true')
   assert done.returncode == 1

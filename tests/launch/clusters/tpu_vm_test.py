@@ -183,6 +183,14 @@ def test_one_that_fails_later_ends_the_others(synced):
   assert synced.tpu('logs').returncode == 1
 
 
+def test_what_sigterm_stopped_has_not_failed(synced):
+  done = synced.tpu('run', '--wait', '--poll=0.1', '--', 'sh', '-c', 'exit 75')
+  assert done.returncode == 75
+  assert 'the same run goes on' in done.stdout
+  assert _state(synced, 0) == _state(synced, 1) == 'interrupted'
+  assert synced.tpu('logs').returncode == 0
+
+
 def test_stop_ends_the_job_and_nothing_else(synced):
   """By the id that was written down, its children too."""
   other = subprocess.Popen(['sleep', '300'])
