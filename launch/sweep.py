@@ -35,8 +35,12 @@ _INDEX = flags.DEFINE_integer(
 
 
 def main(argv):
-  if not _LIST.value and not (_BINARY.value and _WORKDIR.value):
-    parsing.stop('--binary and --workdir are needed, unless you --list.')
+  given = (bool(_BINARY.value), bool(_WORKDIR.value))
+  if not all(given) and (any(given) or not _LIST.value):
+    parsing.stop('give --binary and --workdir; only --list goes without both.')
+  for flag in argv[1:]:
+    if flag.lstrip('-').partition('=')[0] in ('config', 'workdir'):
+      parsing.stop(f'{flag} after `--` is set for each point already.')
   if sum((_LIST.value, _RUN.value, _INDEX.present)) != 1:
     parsing.stop('choose one of --list, --run and --index=N.')
   workdir = _WORKDIR.value.rstrip('/')

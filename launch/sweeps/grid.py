@@ -16,7 +16,11 @@ Sweep = list[Point]
 
 
 def over(name: str, values: Iterable[Any]) -> Sweep:
-  """One field, a point for each of its values."""
+  """One field, a point for each of its values; UserError for a text alone."""
+  if isinstance(values, str):
+    raise errors.UserError(
+      f'over({name!r}, {values!r}) would sweep its letters: give a list.'
+    )
   return [[f'{name}={value}'] for value in values]
 
 

@@ -43,8 +43,8 @@ class Point:
 def load(config: str) -> list[Point]:
   """The sweep of 'configs/NAME.py' or 'configs/NAME.py:ARG'.
 
-  Raises UserError without such a file or get_sweep(), and for one that does
-  not return lists of 'field=value', or the same point twice.
+  Raises UserError without such a file or get_sweep(), and for one that returns
+  no point, not lists of 'field=value', or the same point twice.
   """
   path = pathlib.Path(config.partition(':')[0])
   if not path.is_file():
@@ -64,6 +64,11 @@ def load(config: str) -> list[Point]:
 
 def named(sweep: grid.Sweep) -> list[Point]:
   """Points with their names; UserError as of `load`."""
+  if not isinstance(sweep, list | tuple) or not sweep:
+    raise errors.UserError(
+      f'get_sweep() returns {sweep!r:.60}: let it return a list of points, at '
+      'least one.'
+    )
   for point in sweep:
     if not isinstance(point, list | tuple) or not all(
       isinstance(item, str) and '=' in item for item in point
