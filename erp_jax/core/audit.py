@@ -32,7 +32,10 @@ _RECORD = {'sha256': str, 'rows': int, 'counts': dict}
 # Not listed anywhere: the lock, and why the last writer failed.
 _BESIDE = ('.lock', 'failed.json')
 # Folders of a run that hold no artefacts; a run's own folder may be one.
-_OF_RUNS = ('processes', 'report', 'router', 'state')
+_OF_RUNS = (
+  *('events', 'processes', 'profile', 'report', 'router', 'state'),
+  'tensorboard',
+)
 _SHARD = re.compile(r'part-(\d{5})-of-(\d{5})\.parquet')
 
 

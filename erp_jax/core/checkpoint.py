@@ -11,15 +11,23 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from erp_jax.core import errors, failures
+from erp_jax.core import buckets, errors, failures, staging
 
 
 def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes named arrays; the folder appears only when it is whole.
 
-  What a killed save left beside it is removed; the caller holds the lock.
+  What a killed save left beside it is removed; the caller holds the lock. Into
+  a bucket its files are put one by one, and the caller's manifest comes last.
   """
   path = epath.Path(path)
+  if buckets.is_bucket(path):
+    if path.exists():
+      path.rmtree()
+    with staging.staged(path.parent) as staged:
+      save(staged.local / path.name, arrays)
+      staged.put()
+    return
   for stale in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
     stale.rmtree()
   size = sum(array.nbytes for array in arrays.values())
@@ -36,8 +44,8 @@ def load(path: epath.PathLike) -> dict[str, np.ndarray]:
       '--workdir.'
     )
   try:
-    abstract = ocp.metadata(path).metadata
-    loaded = ocp.load(path, abstract)
+    with staging.fetched(path) as local:
+      loaded = ocp.load(local, ocp.metadata(local).metadata)
   # What orbax raises for damaged folders.
   except (
     *(ValueError, OSError, LookupError),

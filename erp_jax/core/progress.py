@@ -1,16 +1,69 @@
 """Progress of long work: a bar in a terminal, a line now and then in a log."""
 
 import contextlib
+import dataclasses
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from erp_jax.core import events
+
 _log = logging.getLogger(__name__)
 
-_LOG_EVERY_SECS = 15.0
+# A heartbeat so often; of what takes long, less often.
+_BEAT_SECS = 15.0
+_LONG_SECS, _LONG_BEAT_SECS = 600.0, 60.0
+
+
+@dataclasses.dataclass
+class _Work:
+  """One piece of work, and how much of it is done."""
+
+  what: str
+  total: int  # 0 is not known.
+  unit: str
+  begun: float = dataclasses.field(default_factory=time.monotonic)
+  changed: float = 0.0  # When some of it was done last.
+  done: int = 0
+  spared: int = 0
+  busy: int = 0
+  slots: int = 0
+
+  def advance(self, n: int, skipped: int, busy: int, slots: int) -> None:
+    is_first = n > 0 and not self.done
+    self.done += n
+    self.spared += skipped
+    self.busy += busy
+    self.slots += slots
+    if n:
+      self.changed = time.monotonic()
+    if is_first:
+      events.emit('progress', self.scalars())
+
+  def scalars(self) -> dict[str, Any]:
+    """What there is to tell; what is not known yet is left out.
+
+    `slots_busy` is of the time since it was told last.
+    """
+    secs = max(time.monotonic() - self.begun, 1e-9)
+    told = {'what': self.what, 'done': self.done, 'unit': self.unit}
+    told['secs'] = round(secs, 3)
+    if self.total:
+      told['total'] = self.total - self.spared
+    if self.done:
+      told['rate'] = self.done / secs
+    if self.total and self.done:
+      left = told['total'] - self.done
+      told['secs_left'] = max(left, 0) * secs / (self.done + self.spared)
+    if self.slots:
+      told['slots_busy'] = self.busy / self.slots
+      self.busy = self.slots = 0
+    return told
 
 
 @contextlib.contextmanager
@@ -18,60 +71,87 @@ def track(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
   """Shows share done, rate in `unit`/s and time left of one piece of work.
 
   A total of 0 is not known beforehand; then there is no share and time left.
-  Yields `advance(n, skipped=0)`: n more are done, and `skipped` of the total
-  will never be needed (a response that stopped early).
+  A log has a line every 15 s, and every minute after the first ten, whether
+  something was done or not; events are told the same.
+
+  Yields `advance(n, skipped=0, busy=0, slots=0)`: n more are done, and
+  `skipped` of the total will never be needed (a response that stopped early);
+  of `slots` places for the work, `busy` were in use.
   """
   console = rich_console.Console(stderr=True)
-  if console.is_terminal:
-    with _bar(console, unit) as bar:
+  work = _Work(what, total, unit)
+  with contextlib.ExitStack() as stack:
+    show = lambda: None
+    if console.is_terminal:
+      bar = stack.enter_context(_bar(console, unit))
       task = bar.add_task(what, total=total or None)
+      show = lambda: bar.update(
+        task,
+        completed=work.done,
+        total=total - work.spared if total else None,
+      )
+    stack.enter_context(_beating(work, says=not console.is_terminal))
 
-      def advance(n: int, skipped: int = 0) -> None:
-        left = (bar.tasks[0].total or 0) - skipped
-        bar.update(task, advance=n, total=left if total else None)
+    def advance(
+      n: int, skipped: int = 0, busy: int = 0, slots: int = 0
+    ) -> None:
+      work.advance(n, skipped, busy, slots)
+      show()
 
-      yield advance
-  else:
-    with _lines(what, total, unit) as advance:
-      yield advance
+    yield advance
+  events.emit('progress', work.scalars())
+  if not console.is_terminal:
+    secs = max(time.monotonic() - work.begun, 1e-9)
+    _log.info(
+      '%s: %d %s in %.1f s (%s)',
+      *(what, work.done, unit, secs, rate_words(work.done / secs, unit)),
+    )
 
 
 @contextlib.contextmanager
-def _lines(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-  """As `track`, in lines of the log."""
-  start = last = time.monotonic()
-  done = 0
-  known = total > 0
+def _beating(work: _Work, says: bool) -> Iterator[None]:
+  """Tells of the work now and then, from a thread of its own."""
+  ended = threading.Event()
+  thread = threading.Thread(target=_beat, args=(work, says, ended), daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
 
-  def advance(n: int, skipped: int = 0) -> None:
-    nonlocal done, last, total
-    done += n
-    total -= skipped
-    now = time.monotonic()
-    if done and now - last >= _LOG_EVERY_SECS:
-      last = now
-      rate = done / (now - start)
-      if not known:
-        _log.info('%s: %d %s, %s', what, done, unit, rate_words(rate, unit))
-        return
-      _log.info(
-        '%s: %d of %d %s, %s, %.0f s left',
-        *(
-          what,
-          done,
-          total,
-          unit,
-          rate_words(rate, unit),
-          (total - done) / rate,
-        ),
-      )
 
-  yield advance
-  secs = time.monotonic() - start
-  _log.info(
-    '%s: %d %s in %.1f s (%s)',
-    *(what, done, unit, secs, rate_words(done / max(secs, 1e-9), unit)),
-  )
+def _beat(work: _Work, says: bool, ended: threading.Event) -> None:
+  every = _BEAT_SECS
+  while not ended.wait(every):
+    told = work.scalars()
+    events.emit('progress', told)
+    if says:
+      idle = time.monotonic() - (work.changed or work.begun)
+      _log.info('%s', _line(told, idle if idle > every else 0.0))
+    if told['secs'] > _LONG_SECS:
+      every = max(every, _LONG_BEAT_SECS)
+
+
+def _line(told: Mapping[str, Any], idle: float) -> str:
+  """A heartbeat, of `_Work.scalars`; `idle` seconds nothing was done, or 0."""
+  share = f' of {told["total"]}' if 'total' in told else ''
+  parts = [f'{told["what"]}: {told["done"]}{share} {told["unit"]}']
+  if 'rate' in told:
+    parts.append(rate_words(told['rate'], told['unit']))
+  if idle:
+    parts.append(f'none for {duration(idle)}')
+  if 'slots_busy' in told:
+    parts.append(f'slots {100 * told["slots_busy"]:.0f} % busy')
+  memory = events.usage()
+  if 'host_gib' in memory:
+    parts.append(f'{memory["host_gib"]:.1f} GiB')
+  if 'device_gib' in memory:
+    limit = f' of {memory["device_limit_gib"]:.1f}'
+    parts.append(f'device {memory["device_gib"]:.1f}{limit} GiB')
+  if 'secs_left' in told:
+    parts.append(f'{duration(told["secs_left"])} left')
+  return ', '.join(parts)
 
 
 def duration(secs: float) -> str:

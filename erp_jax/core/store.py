@@ -12,8 +12,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,12 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from erp_jax.core import compare, errors, failures, locks
+from erp_jax.core import (
+  buckets,
+  compare,
+  errors,
+  events,
+  failures,
+  locks,
+  preemption,
+  whole_files,
+)
 
 _IDENTITY = 'identity.json'
 _MANIFEST = 'manifest.json'
 FAILURE = 'failed.json'  # Why the last writer of an unfinished artefact failed.
-_TMP = '.tmp-'
 _IDENTITY_KEYS = ('identity', 'versions')
 _MANIFEST_KEYS = ('identity', 'digest', 'shards', 'files', 'counts', 'info')
 
@@ -49,32 +55,12 @@ def sha256(file: epath.Path) -> str:
 
 
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
-  """Writes a whole file or nothing: temporary file, fsync, rename, fsync.
+  """Writes a whole file or nothing; on a bucket in one put, tried some times.
 
-  On a bucket it is one whole put. Raises UserError if the disk is full or the
-  folder can't be written.
+  Raises UserError if that cannot be done.
   """
-  path = epath.Path(path)
-  if '://' in os.fspath(path):
-    path.write_bytes(data)
-    return
-  tmp = path.parent / f'{_TMP}{path.name}'
-  with failures.writing(path, len(data)):
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      with open(tmp, 'wb') as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    except OSError:
-      tmp.unlink(missing_ok=True)
-      raise
-    os.replace(tmp, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-      os.fsync(folder)
-    finally:
-      os.close(folder)
+  write = buckets.put if buckets.is_bucket(path) else whole_files.replace
+  write(epath.Path(path), data)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -207,24 +193,24 @@ class Artifact:
             'num_shards': self.num_shards,
           },
         )
-      for stale in [*self.path.glob(f'{_TMP}*'), self.path / FAILURE]:
+      for stale in [
+        *self.path.glob(f'{whole_files.TMP}*'),
+        self.path / FAILURE,
+      ]:
         stale.unlink(missing_ok=True)
-      with self._failure_noted():
-        yield Writer(self, dict(provenance), changes)
+      writer = Writer(self, dict(provenance), changes)
+      about = {'artifact': f'{self.path}', 'num_shards': self.num_shards}
+      with (
+        events.told(about),
+        failures.noted(self._note_failure),
+        preemption.finished_first(writer.being_made),
+      ):
+        yield writer
 
-  @contextlib.contextmanager
-  def _failure_noted(self) -> Iterator[None]:
-    """Leaves the reason of what is raised, for those who ask for the status."""
-    ended = False
-    try:
-      yield
-      ended = True
-    finally:
-      e = None if ended else sys.exception()
-      if isinstance(e, Exception):  # Not what a person or a signal stops.
-        # It may be the disk that is full.
-        with contextlib.suppress(OSError, errors.UserError):
-          write_json(self.path / FAILURE, {'error': f'{e}' or type(e).__name__})
+  def _note_failure(self, e: BaseException | None) -> None:
+    """Leaves the reason for those who ask for the status."""
+    if isinstance(e, Exception):  # Not what a person or a signal stops.
+      write_json(self.path / FAILURE, {'error': errors.said(e)})
 
   def _remove_replaced(self) -> None:
     """Removes the files of another identity: none may pass for ours."""
@@ -246,6 +232,13 @@ class Writer:
     self._provenance = provenance
     self._changes = changes
     self._files: dict[str, str] = {}
+    self._left = set(range(artifact.num_shards))
+
+  def being_made(self) -> str:
+    """Such as '2 of 3 shards of FOLDER'; '' if it has none."""
+    total = self._artifact.num_shards
+    done = f'{total - len(self._left)} of {total} shards'
+    return f'{done} of {self._artifact.path}' if total else ''
 
   def missing(self) -> list[int]:
     """Indices of the shards still to be written.
@@ -253,11 +246,12 @@ class Writer:
     A finished shard is verified against its checksum first: UserError names
     one that was altered.
     """
-    return [
+    self._left = {
       i
       for i in range(self._artifact.num_shards)
       if not self._record(i).exists() or not self._verify(i)
-    ]
+    }
+    return sorted(self._left)
 
   def write_shard(
     self, index: int, table: pa.Table, counts: Mapping[str, float] | None = None
@@ -273,6 +267,12 @@ class Writer:
         'counts': dict(counts or {}),
       },
     )
+    about = {'artifact': f'{self._artifact.path}', 'index': index}
+    about |= {'rows': table.num_rows, 'bytes': len(data)}
+    events.emit('shard', about | {'counts': dict(counts or {})})
+    self._left.discard(index)
+    if self._left:  # Else the manifest comes first.
+      preemption.stop_if_asked()
 
   def write_file(self, name: str, data: bytes) -> None:
     """Writes a named file of the artefact; its checksum is in the manifest."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 from erp_jax.core import errors, locks, process, store
+from erp_jax.report import status_events
 
 RUNNING, DONE, FAILED = process.RUNNING, process.DONE, process.FAILED
 INTERRUPTED, WAITING = process.INTERRUPTED, 'waiting'
@@ -32,7 +33,7 @@ STAGES = {
 _LATELY_SECS = 900.0
 _DEPTH = 5
 _TRIES = 3  # Of files that change while they are read.
-_NOT_FOLDERS = ('.json', '.parquet', '.lock', 'weights')
+_NOT_FOLDERS = ('.json', '.jsonl', '.parquet', '.lock', 'weights')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ class Part:
     point: the sweep's point that it is of, or ''.
     shards: how many are done; `num_shards` is 0 where nobody knows yet.
     missing: indices of the others.
-    rate: of `unit` a second, NaN where fewer than two shards tell it.
+    rate: of `unit` a second, NaN where nobody tells it, neither a process nor
+      two shards.
     secs_left: at that rate; NaN likewise.
     changed: seconds since 1970.
   """
@@ -95,7 +97,7 @@ def read(workdir: epath.PathLike) -> Status:
     raise errors.UserError(
       f'--workdir={workdir} is not there: name the folder or bucket of a run.'
     )
-  parts, points, records = [], [], []
+  parts, points, records, told = [], [], [], []
   for folder, names in _folders(workdir, _DEPTH):
     where = folder.parts[len(workdir.parts) :]
     if where and where[-1] in ('state', 'processes'):
@@ -112,8 +114,12 @@ def read(workdir: epath.PathLike) -> Status:
           records.append(record)
         else:
           points.append((point, name.removesuffix('.json'), record))
+    elif where and where[-1] == 'events':
+      for one in status_events.read(folder, names):
+        told.append((_named((*where[:-1], *one.artifact.split('/'))), one))
     else:
       parts += _artifact(folder, names, where)
+  parts = [_as_told(part, told) for part in parts]
   parts += _waiting(parts)
   order = [stage for stage, _ in STAGES.values()]
   rank = lambda stage: order.index(stage) if stage in order else len(order)
@@ -166,6 +172,23 @@ def _artifact(
       error = f'{e}'
       names = _names(folder)
   return [_unreadable(*_named(where), error)]
+
+
+def _as_told(
+  part: Part,
+  told: Sequence[tuple[tuple[str, str, str], status_events.Told]],
+) -> Part:
+  """The part with what its processes said of it after its last shard."""
+  place = (part.point, part.stage, part.name)
+  mine = [one for at, one in told if at == place and one.time > part.changed]
+  if part.state != RUNNING or not mine:
+    return part
+  return dataclasses.replace(
+    part,
+    rate=sum(one.rate for one in mine),
+    unit=mine[0].unit,
+    secs_left=max(one.secs_left for one in mine),
+  )
 
 
 def _unreadable(point: str, stage: str, name: str, error: str) -> Part:
