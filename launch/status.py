@@ -11,7 +11,7 @@ import sys
 from absl import app, flags
 from rich import console
 
-from erp_jax.core import errors
+from erp_jax.core import buckets, errors
 from erp_jax.report import status, status_table
 from launch import parsing
 
@@ -23,7 +23,7 @@ def main(argv):
     parsing.stop(f'unexpected arguments: {" ".join(argv[1:])}')
   try:
     found = status.read(_WORKDIR.value)
-  except errors.UserError as e:
+  except (errors.UserError, *buckets.client_errors()) as e:
     parsing.stop(e)
   wide = None if sys.stdout.isatty() else 140
   console.Console(width=wide).print(status_table.tables(found))

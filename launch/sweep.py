@@ -17,7 +17,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from rich import console
 
-from erp_jax.core import errors
+from erp_jax.core import buckets, errors
 from launch import parsing
 from launch.sweeps import points, runner, table
 
@@ -45,6 +45,7 @@ def main(argv):
     parsing.stop('choose one of --list, --run and --index=N.')
   workdir = _WORKDIR.value.rstrip('/')
   try:
+    buckets.check_client(workdir)
     sweep = runner.Sweep(
       points.load(_CONFIG.value),
       *(_BINARY.value, _CONFIG.value, workdir, tuple(argv[1:])),
@@ -58,7 +59,7 @@ def main(argv):
     if not _INDEX.present:
       wide = None if sys.stdout.isatty() else 140
       console.Console(width=wide).print(table.table(sweep))
-  except errors.UserError as e:
+  except (errors.UserError, *buckets.client_errors()) as e:
     parsing.stop(e)
   sys.exit(code)
 

@@ -15,7 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from rich import console
 
-from erp_jax.core import audit, errors
+from erp_jax.core import audit, buckets, errors
 from launch import parsing
 
 _WORKDIR = flags.DEFINE_string(
@@ -35,7 +35,7 @@ def main(argv):
     for found in audit.audit(_WORKDIR.value):
       counts[found.state] += 1
       out.print(f'{found.state:<10}  {found.path}  ({found.detail})')
-  except errors.UserError as e:
+  except (errors.UserError, *buckets.client_errors()) as e:
     parsing.stop(e)
   out.print(', '.join(f'{counts[state]} {state}' for state in sorted(counts)))
   sys.exit(any(counts[state] for state in audit.WRONG))

@@ -14,7 +14,7 @@ from typing import Any
 
 from etils import epath
 
-from erp_jax.core import checkpoint, errors, folders, store
+from erp_jax.core import buckets, checkpoint, errors, folders, store
 
 WHOLE, UNFINISHED, UNCHECKED = 'whole', 'unfinished', 'unchecked'
 DAMAGED, MISSING, EXTRA = 'damaged', 'missing', 'extra'
@@ -62,6 +62,7 @@ def audit(root: epath.PathLike) -> Iterator[Finding]:
   no locks: of an artefact that is being written, it finds what is there.
   Raises UserError if there is no such folder, or no artefact in it.
   """
+  buckets.check_client(root)
   root = epath.Path(root)
   if not root.is_dir():
     raise errors.UserError(

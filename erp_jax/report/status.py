@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from erp_jax.core import errors, locks, process, store
+from erp_jax.core import buckets, errors, locks, process, store
 from erp_jax.report import status_events
 
 RUNNING, DONE, FAILED = process.RUNNING, process.DONE, process.FAILED
@@ -92,6 +92,7 @@ def read(workdir: epath.PathLike) -> Status:
   What is damaged is a part of its own, UNREADABLE.
   Raises UserError if the folder is not there.
   """
+  buckets.check_client(workdir)
   workdir = epath.Path(workdir)
   if not workdir.exists():
     raise errors.UserError(
