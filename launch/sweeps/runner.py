@@ -95,6 +95,7 @@ def run_all(sweep: Sweep) -> int:
   """
   failed = 0
   for point in sweep.points:
+    _link(sweep, point)
     state = sweep.state(point)
     if state in (process.DONE, process.RUNNING):
       _log.info('%d %s: %s, skipped', point.index, point.name, state)
@@ -119,6 +120,7 @@ def run_index(sweep: Sweep, index: int) -> int:
       f'{len(sweep.points) - 1}.'
     )
   point = sweep.points[index]
+  _link(sweep, point)
   record = sweep.record(point)
   state = record.state_now() if record else PENDING
   if state == process.DONE:
@@ -140,8 +142,6 @@ def run(sweep: Sweep, point: points_lib.Point) -> Ended:
   group the first writes the state.
   """
   command = sweep.command(point)
-  if sweep.inputs:
-    _link(sweep, point)
   _log.info('%d %s: %s', point.index, point.name, ' '.join(command[1:]))
   children: list[subprocess.Popen] = []
   with _signals_to(children) as noted:
@@ -161,7 +161,9 @@ def run(sweep: Sweep, point: points_lib.Point) -> Ended:
     state = process.FAILED if code else process.DONE
     if child.returncode < 0 or code == preemption.EXIT_CODE or (code and noted):
       state = process.INTERRUPTED
-    _write(sweep, point, process.renewed(record, state=state, code=code))
+    ended = process.renewed(record, state=state, code=code)
+    if not _write(sweep, point, ended):  # Then it counts as interrupted.
+      code = code or 1
   _log.info('%d %s: %s (%d)', point.index, point.name, state, code)
   return Ended(code, bool(noted))
 
@@ -173,7 +175,12 @@ def is_first() -> bool:
 
 
 def _link(sweep: Sweep, point: points_lib.Point) -> None:
-  """Links what every point reads into its folder, where it is not there."""
+  """Links what every point reads into its folder.
+
+  Raises UserError if something else is there.
+  """
+  if not sweep.inputs:
+    return
   if '://' in sweep.inputs + sweep.workdir:
     raise errors.UserError(
       f'--inputs={sweep.inputs} and --workdir={sweep.workdir}: a bucket has no '
@@ -189,13 +196,25 @@ def _link(sweep: Sweep, point: points_lib.Point) -> None:
   folder = pathlib.Path(sweep.workdir) / point.name
   folder.mkdir(parents=True, exist_ok=True)
   for name in found:
+    link = folder / name
     with contextlib.suppress(FileExistsError):
-      (folder / name).symlink_to(source / name)
+      link.symlink_to(source / name)
+    if link.resolve() != (source / name).resolve():
+      raise errors.UserError(
+        f'{link} is {link.resolve()}, not of --inputs={sweep.inputs}: name the '
+        'run that this sweep began with, or use another --workdir.'
+      )
 
 
-def _write(sweep, point, record) -> None:
+def _write(sweep, point, record) -> bool:
+  """Whether the state is written; why not is told, and the sweep goes on."""
   if is_first():
-    process.write(sweep.state_file(point), record)
+    try:
+      process.write(sweep.state_file(point), record)
+    except (OSError, errors.UserError) as e:
+      _log.error('%d %s: %s', point.index, point.name, e)
+      return False
+  return True
 
 
 @contextlib.contextmanager

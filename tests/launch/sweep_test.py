@@ -27,6 +27,7 @@ with open(folder / 'runs', 'a') as f:
 time.sleep(float(flags.get('secs', 0)))
 sys.exit(int(flags.get('config.code', 0)))
 """
+_FIT = ('--binary=launch.fit', '--workdir=w')
 _CONFIG = """
 from launch.sweeps import grid
 def get_sweep():
@@ -60,6 +61,13 @@ def test_sweeps_that_make_no_sense_are_refused():
     points.named([['a=1'], 'b=2'])
   with pytest.raises(errors.UserError, match='points 0 and 2 .* are the same'):
     points.named([['a=1'], ['a=2'], ['a=1']])
+  with pytest.raises(errors.UserError, match=r"over\('a', 'ridge'\) would sw"):
+    grid.over('a', 'ridge')
+  for sweep in (None, [], {'a': 1}, 'a=1', iter([['a=1']])):
+    with pytest.raises(
+      errors.UserError, match=r'get_sweep\(\) returns .* list'
+    ):
+      points.named(sweep)
 
 
 def test_a_name_is_readable_unique_and_a_folder_anywhere():
@@ -257,6 +265,14 @@ def test_points_read_the_artefacts_of_a_run(make, tmp_path):
     assert link.resolve() == run / 'rewards'
     assert not (link.parent / 'probes').exists()
   assert runner.run_index(dataclasses.replace(sweep, extra=('--x=1',)), 0) == 0
+  other = tmp_path / 'other'
+  (other / 'rewards').mkdir(parents=True)
+  (other / 'embeddings').mkdir()
+  # Also for a point that is done.
+  with pytest.raises(
+    errors.UserError, match=f'rewards, not of --inputs={other}'
+  ):
+    runner.run_all(dataclasses.replace(sweep, inputs=str(other)))
   for inputs, expected in (
     (str(tmp_path), 'has none of responses'),
     ('gs://bucket/run', 'a bucket has no links'),
@@ -285,18 +301,19 @@ def test_the_table_has_a_row_a_point(make):
   [
     (['--config=configs/none.py', '--list'], 'there is no such file'),
     (['--config=configs/quickstart.py', '--list'], 'has no get_sweep()'),
-    (['--config=configs/simulate.py', '--run'], '--binary and --workdir'),
-    (['--config=configs/simulate.py', '--list', '--run'], 'choose one of'),
+    (['--run'], '--binary and --workdir'),
+    (['--list', '--workdir=w'], 'only --list goes without both'),
+    (['--list', '--run', *_FIT], 'choose one of'),
     (
-      [
-        *('--config=configs/simulate.py', '--index=6', '--binary=launch.fit'),
-        '--workdir=w',
-      ],
-      'the sweep has 6 points, from 0 to 5',
+      ['--run', *_FIT, '--', '--workdir=x'],
+      '--workdir=x after `--` is set for',
     ),
+    (['--index=6', *_FIT], 'the sweep has 6 points, from 0 to 5'),
   ],
 )
 def test_mistakes_are_one_line(flags, expected, launch):
+  if not flags[0].startswith('--config'):
+    flags = ['--config=configs/simulate.py', *flags]
   done = launch('sweep', *flags)
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   assert expected in done.stderr.splitlines()[-1]
