@@ -10,6 +10,7 @@ import time
 from erp_jax.data import prompt_record, prompts
 from erp_jax.embed import stage as embed_stage
 from erp_jax.probe import stage as fit_stage
+from erp_jax.route import costs
 from erp_jax.route import stage as route_stage
 from erp_jax.sample import stage as sample_stage
 from erp_jax.score import rewards
@@ -23,6 +24,7 @@ def main(cfg, workdir):
   selection = prompts.select(cfg.prompts)
   loaded = selection.prompts
   rewards.check_prompts(cfg.rewards.values(), loaded)  # Not hours later.
+  costs.check_arms(cfg.arms, cfg.route.cost)
   prompt_record.write(workdir, cfg.prompts, selection)
   encoder = embed_stage.folder(cfg.embed)
   stages = {

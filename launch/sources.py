@@ -108,7 +108,7 @@ def from_run(cfg, workdir):
     for arm in cfg.arms:
       store.check_made_with(
         workdir.path / rewards.folder(reward, arm),
-        made_with | {'reward': dataclasses.asdict(reward_cfg)},
+        made_with | {'reward': reward_cfg.fields()},
       )
   store.check_made_with(folder, {'prompts': prompts.text_digest(loaded)})
   cfg_cost, arms = cfg.route.cost, tuple(cfg.arms)

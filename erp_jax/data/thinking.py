@@ -29,3 +29,17 @@ def visible_text(response: str) -> str:
   if seen.lstrip().startswith(_THINK):
     return ''
   return seen.lstrip('\n') if tag else seen
+
+
+def whole_text(thought: str, said: str, is_cut: bool) -> str:
+  """A response of which a server gives the two parts, as a model writes it.
+
+  `is_cut` tells that it ended at a limit: without anything said, the thought is
+  what was cut, and stays open.
+  """
+  if not thought:
+    return said
+  is_open = is_cut and not said
+  return f'{_THINK}\n{thought}' + (
+    '' if is_open else f'\n{_END_THINK}\n\n{said}'
+  )

@@ -60,7 +60,7 @@ def run(
   )
   made_with = {'prompts': prompts_lib.digest(prompts)}
   for reward, reward_cfg in rewards.items():
-    wanted = made_with | {'reward': dataclasses.asdict(reward_cfg)}
+    wanted = made_with | {'reward': reward_cfg.fields()}
     for arm in arms:
       store.check_made_with(
         workdir.path / rewards_lib.folder(reward, arm), wanted

@@ -28,7 +28,9 @@ def _arms(run: runs.Run, evaluation: evaluation_lib.Evaluation) -> cells.Table:
         Cell(arm),
         Cell(use.model),
         Cell(use.system_prompt or 'none (the chat template’s own default)'),
-        Cell(words.count(use.num_parameters)),
+        Cell(
+          words.count(use.num_parameters) if use.num_parameters else words.DASH
+        ),
         Cell(words.cost(evaluation.costs[arm])),
       ]
     )

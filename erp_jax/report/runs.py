@@ -67,7 +67,7 @@ class Response:
 
   k: int
   text: str
-  num_tokens: int
+  num_tokens: int | None  # None where a server did not say.
   finish_reason: str
   rewards: Mapping[str, float]  # Only the reward models that scored it.
 
@@ -145,7 +145,7 @@ class ArmUse:
 
   model: str
   system_prompt: str
-  num_parameters: int
+  num_parameters: int  # 0: served elsewhere, nobody counts them.
   responses: int
   tokens: int
   mean_prompt_tokens: float
@@ -160,11 +160,11 @@ def arm_use(run: Run, arm: str) -> ArmUse:
   table = run.responses[arm]
   counts = manifest['counts']
   column = lambda name: table[name].to_numpy(zero_copy_only=False)
-  steps = counts['slot_steps']
+  steps = counts.get('slot_steps', 0)  # None of ours, of a server.
   return ArmUse(
     model=manifest['identity']['arm']['model'],
     system_prompt=manifest['identity']['arm']['system_prompt'],
-    num_parameters=manifest['info']['num_parameters'],
+    num_parameters=manifest['info'].get('num_parameters', 0),
     responses=table.num_rows,
     tokens=counts['tokens'],
     mean_prompt_tokens=float(column('prompt_tokens').mean()),

@@ -48,6 +48,30 @@ class CostConfig:
       )
 
 
+def check_arms(arms: Mapping[str, arms_lib.Arm], cfg: CostConfig) -> None:
+  """UserError for an arm whose costs of this kind nobody could tell.
+
+  Nobody counts the parameters of what is served elsewhere.
+  """
+  for name, arm in arms.items():
+    prices = arm.usd_per_mtok_prompt, arm.usd_per_mtok_response
+    if cfg.kind == USD and not any(prices):
+      raise errors.UserError(
+        f"route.cost.kind is 'usd', but arm {name!r} has no prices: set "
+        f'arms.{name}.usd_per_mtok_prompt and usd_per_mtok_response.'
+      )
+    billions = arm.nominal_b or cfg.kind == ACTIVE and arm.active_b
+    if arm.is_served and (
+      cfg.kind == EXACT or cfg.kind != USD and not billions
+    ):
+      raise errors.UserError(
+        f'route.cost.kind is {cfg.kind!r}, but arm {name!r} is served '
+        'elsewhere, where nobody counts its parameters: set it to '
+        f'{PARAMS!r}, {ACTIVE!r} or {PARAMS_TOKENS!r} and '
+        f"arms.{name}.nominal_b, or to 'usd' and its prices."
+      )
+
+
 def read(
   run: epath.Path,
   arms: Mapping[str, arms_lib.Arm],
@@ -56,13 +80,16 @@ def read(
 ) -> np.ndarray:
   """cost_NM: mean cost of an arm's answers to each prompt.
 
-  Raises UserError for costs in dollars of an arm without prices.
+  Raises UserError for costs in dollars of an arm without prices, and for an
+  arm that is served elsewhere without what its costs need.
   """
+  check_arms(arms, cfg)
   row_of = {name: n for n, name in enumerate(prompt_ids)}
   cost_NM = np.empty((len(prompt_ids), len(arms)))
   for m, (name, arm) in enumerate(arms.items()):
     folder = run / 'responses' / name
-    exact_b = store.read_manifest(folder)['info']['num_parameters'] / 1e9
+    info = store.read_manifest(folder)['info']
+    exact_b = info.get('num_parameters', 0) / 1e9
     nominal_b = arm.nominal_b or exact_b
     if cfg.kind not in PER_ANSWER:
       cost_NM[:, m] = {
@@ -73,7 +100,13 @@ def read(
       continue
     table = store.read_table(folder)
     rows = np.array([row_of[name] for name in table['prompt_id'].to_pylist()])
-    read_weight, write_weight = _token_weights(name, arm, nominal_b, cfg)
+    if table['num_tokens'].null_count or table['prompt_tokens'].null_count:
+      raise errors.UserError(
+        f'route.cost.kind is {cfg.kind!r}, but the server of arm {name!r} does '
+        'not say how many tokens its responses have: set it to '
+        f'{PARAMS!r}, and arms.{name}.nominal_b.'
+      )
+    read_weight, write_weight = _token_weights(arm, nominal_b, cfg)
     cost = write_weight * table['num_tokens'].to_numpy() + (
       read_weight * table['prompt_tokens'].to_numpy()
     )
@@ -83,15 +116,9 @@ def read(
 
 
 def _token_weights(
-  name: str, arm: arms_lib.Arm, nominal_b: float, cfg: CostConfig
+  arm: arms_lib.Arm, nominal_b: float, cfg: CostConfig
 ) -> tuple[float, float]:
   """Cost of a token that is read, and of one that is written."""
   if cfg.kind == PARAMS_TOKENS:
     return nominal_b * cfg.prompt_token_weight, nominal_b
-  prices = arm.usd_per_mtok_prompt, arm.usd_per_mtok_response
-  if not any(prices):
-    raise errors.UserError(
-      f"route.cost.kind is 'usd', but arm {name!r} has no prices: set "
-      f'arms.{name}.usd_per_mtok_prompt and usd_per_mtok_response.'
-    )
-  return prices[0] / 1e6, prices[1] / 1e6
+  return arm.usd_per_mtok_prompt / 1e6, arm.usd_per_mtok_response / 1e6

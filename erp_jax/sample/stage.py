@@ -18,7 +18,7 @@ from erp_jax.models import checkpoint, decoder_weights, generation_config
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.sample import engine as engine_lib
-from erp_jax.sample import noise, programs
+from erp_jax.sample import noise, programs, served
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ SCHEMA = pa.schema(
     ('k', pa.int32()),
     ('arm', pa.string()),
     ('text', pa.string()),  # With the <think> that the template opened.
-    ('num_tokens', pa.int32()),  # Up to and including the stop.
+    # Up to and including the stop; null where a server does not say.
+    ('num_tokens', pa.int32()),
     ('prompt_tokens', pa.int32()),  # System prompt and template included.
-    ('finish_reason', pa.string()),  # 'stop' or 'length'.
+    ('finish_reason', pa.string()),  # 'stop', 'length'; a server's own.
   ]
 )
 PLAIN, VENDOR = 'plain', 'vendor'
@@ -79,14 +80,17 @@ class SampleConfig:
         f'sample.dtype must be bfloat16, float32 or int8, got {self.dtype!r}.'
       )
 
-  def identity(self) -> dict[str, Any]:
+  def identity(self, is_served: bool = False) -> dict[str, Any]:
     """What responses depend on; `generation` is left out at its default.
 
-    The checkpoint's revision covers its generation_config.json.
+    The checkpoint's revision covers its generation_config.json. A server
+    decides for itself what it computes in.
     """
     identity = dataclasses.asdict(self)
     if self.generation == PLAIN:
       del identity['generation']
+    if is_served:
+      del identity['dtype'], identity['engine']
     return identity
 
 
@@ -102,12 +106,8 @@ def artifact(
   identity = {
     'stage': 'sample',
     'format_version': FORMAT_VERSION,
-    'arm': {
-      'name': name,
-      **arm.identity(),
-      'revision': checkpoint.open_checkpoint(arm.model).revision,
-    },
-    'sample': cfg.identity(),
+    'arm': {'name': name, **arm.identity(), 'revision': _revision(arm)},
+    'sample': cfg.identity(arm.is_served),
     'prompts': prompts_lib.text_digest(prompts),
   }
   num_shards = -(-len(prompts) // cfg.shard_prompts)
@@ -124,14 +124,22 @@ def run(
 
   Raises UserError for a prompt that does not fit the context, before anything
   is sampled for its arm; and for an arm without vendor settings where they are
-  asked for, before anything is sampled.
+  asked for, before anything is sampled. Arms that are served come last.
   """
   artifacts = {
     name: artifact(workdir, name, arm, prompts, cfg)
     for name, arm in arms.items()
   }
   todo = [name for name, art in artifacts.items() if not art.is_done()]
-  models = dict.fromkeys(arms[name].model for name in todo)
+  elsewhere = [name for name in todo if arms[name].is_served]
+  if elsewhere and cfg.generation == VENDOR:
+    raise errors.UserError(
+      f'sample.generation is {VENDOR!r}, but arm {elsewhere[0]!r} is served '
+      'elsewhere, and no server says how its vendor samples: set it to '
+      f'{PLAIN!r}, or sample that arm in a run of its own.'
+    )
+  here = [name for name in todo if name not in elsewhere]
+  models = dict.fromkeys(arms[name].model for name in here)
   settings = {model: _settings(model, cfg) for model in models}
   for model in models:
     loaded = checkpoint.load_decoder(model, jnp.dtype(cfg.dtype))
@@ -140,12 +148,22 @@ def run(
         f'arms.NAME.model is {model!r}, a reward model, which writes no text: '
         'choose a language model.'
       )
-    for name in todo:
+    for name in here:
       if arms[name].model == model:
         drawn = _checkpoint_arm(
           *(name, arms[name], prompts, cfg, settings[model], loaded)
         )
         _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
+  for name in elsewhere:
+    arm = served.ServedArm(name, arms[name], prompts, cfg)
+    drawn = _Drawn(arm.draw, arm.end)
+    _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
+
+
+def _revision(arm: arms_lib.Arm) -> str:
+  if arm.is_served:
+    return arm.endpoint.identify(arm.model)
+  return checkpoint.open_checkpoint(arm.model).revision
 
 
 class _Drawn(NamedTuple):

@@ -1,6 +1,5 @@
 """A table of rewards made elsewhere -> the rewards of one arm of this run."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +45,7 @@ def run(
   identity = {
     'stage': 'import',
     'format_version': FORMAT_VERSION,
-    'reward': dataclasses.asdict(cfg),
+    'reward': cfg.fields(),
     'prompts': prompts_lib.digest(prompts),
     'imported': {
       'sha256': store.sha256(path),

@@ -66,6 +66,11 @@ class Relevance:
     return out
 
 
+def asked(prompt: str, text: str, question: str) -> str:
+  """What a judge is asked about a response."""
+  return f'Question: {prompt}\n\nAnswer: {text}\n\n{question}'
+
+
 @dataclasses.dataclass(frozen=True)
 class Judge:
   """logit("Yes") − logit("No") of the decoder asked about each response.
@@ -89,9 +94,7 @@ class Judge:
     groups = [
       reader_lib.group(
         [
-          self.reader.tokenizer.render_ids(
-            f'Question: {prompt}\n\nAnswer: {text}\n\n{self.question}'
-          )
+          self.reader.tokenizer.render_ids(asked(prompt, text, self.question))
           for text in responses
         ]
       )

@@ -4,11 +4,13 @@ What decides the values of one is in `RewardConfig`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from erp_jax.core import endpoint as endpoint_lib
 from erp_jax.core import errors
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.models import checkpoint
@@ -17,6 +19,7 @@ from erp_jax.score import (
   likelihood,
   pairs,
   preference_reward,
+  served,
   verify,
 )
 
@@ -27,6 +30,15 @@ KINDS = {
   'judge': 'a decoder',
   'reward_model': 'a checkpoint with a reward head',
   'preference': 'the --workdir of a launch.train_reward',
+  'served_judge': 'the name of a model that endpoint.url serves',
+  'served_score': 'the name of a model that endpoint.url serves',
+}
+SERVED = ('served_judge', 'served_score')
+# Fields that not all kinds read, by those that do.
+_READS = {
+  'reward_model': ('max_tokens', 'pair', 'bos'),
+  'served_judge': ('endpoint',),
+  'served_score': ('max_tokens', 'endpoint', 'api'),
 }
 DTYPES = ('auto', 'bfloat16', 'float32', 'int8')
 _DEBERTA = 'DebertaV2ForSequenceClassification'
@@ -47,7 +59,7 @@ class RewardConfig:
   question: str = (  # What the judge answers with Yes or No.
     'Is the answer correct, helpful and complete? Reply Yes or No.'
   )
-  # The next three are reward_model's.
+  # The next three are reward_model's; a served_score has max_tokens too.
   max_tokens: int = 0  # Of prompt and response; 0: 512 of a pair, else all.
   pair: str = 'pair'  # DeBERTa reads a 'pair', or one text 'joined'.
   # Beginnings of text that a decoder reads: as the 'template' writes it, or
@@ -55,6 +67,9 @@ class RewardConfig:
   bos: str = 'auto'
   batch_tokens: int = 4096  # Positions read at once.
   shard_prompts: int = 64  # Prompts per shard: what a kill can lose.
+  endpoint: endpoint_lib.Endpoint = endpoint_lib.Endpoint()  # Of served kinds.
+  # Of a served_score: vLLM's 'score' reads pairs, its 'classify' conversations.
+  api: str = served.SCORE
 
   def __post_init__(self):
     if self.kind not in KINDS:
@@ -71,6 +86,7 @@ class RewardConfig:
       ('dtype', DTYPES),
       ('pair', pairs.PAIRS),
       ('bos', conversations.BOS),
+      ('api', served.APIS),
     ):
       if getattr(self, name) not in allowed:
         raise errors.UserError(
@@ -87,9 +103,30 @@ class RewardConfig:
         f'{self.max_responses}, {self.max_tokens}, {self.shard_prompts} and '
         f'{self.batch_tokens}.'
       )
-    if self.kind != 'reward_model':
-      for name in ('max_tokens', 'pair', 'bos'):
+    reads = _READS.get(self.kind, ())
+    for name in ('max_tokens', 'pair', 'bos', 'endpoint', 'api'):
+      if name not in reads:
         self.refuse(name, f'kind {self.kind!r}')
+    if self.kind in SERVED:
+      self.refuse('dtype', f'kind {self.kind!r}')
+      if not self.endpoint.url:
+        raise errors.UserError(
+          f'rewards.NAME.endpoint.url is empty, but kind {self.kind!r} needs '
+          'the URL of the server, such as http://localhost:8000/v1.'
+        )
+
+  def fields(self) -> dict[str, Any]:
+    """Those that decide rewards, as identities hold them.
+
+    Of a server it is what the user says of it; see `Endpoint`.
+    """
+    fields = dataclasses.asdict(self)
+    del fields['endpoint'], fields['api']
+    if self.kind in SERVED:
+      fields['revision'] = self.endpoint.identify(self.model)
+    if self.kind == 'served_score':
+      fields['api'] = self.api
+    return fields
 
   def refuse(self, name: str, reader: str) -> None:
     """UserError if a field is set that `reader` does not read."""
@@ -107,21 +144,25 @@ class Scored(NamedTuple):
   Attributes:
     rewards: of each prompt, float32 [K] and maybe not finite.
     num_cut: how many of the responses were read in part.
+    counts: what else a kind counts.
   """
 
   rewards: list[np.ndarray]
   num_cut: int
+  counts: Mapping[str, int] = types.MappingProxyType({})
 
 
-def scorer(cfg: RewardConfig) -> Callable[..., Scored]:
+def scorer(cfg: RewardConfig, name: str = 'NAME') -> Callable[..., Scored]:
   """`score(prompts, texts, advance)` of this reward model, weights loaded.
+
+  `name` is its name in the config, for messages.
 
   `texts` holds each prompt's responses; `advance(n, positions=0)` is told of
   every pass over n responses (`passes` of them each) and of positions read.
   """
   if cfg.kind == 'verify':
     return _verify
-  model = _load(cfg)
+  model = _load_served(cfg, name) if cfg.kind in SERVED else _load(cfg)
 
   def score(
     prompts: Sequence[prompts_lib.Prompt],
@@ -129,7 +170,8 @@ def scorer(cfg: RewardConfig) -> Callable[..., Scored]:
     advance: Callable[..., None],
   ) -> Scored:
     rewards = model.score([p.prompt for p in prompts], texts, advance)
-    return Scored(rewards, model.num_cut)
+    counts = model.take_counts() if cfg.kind in SERVED else {}
+    return Scored(rewards, model.num_cut, counts)
 
   return score
 
@@ -139,7 +181,9 @@ def identity(cfg: RewardConfig) -> dict[str, Any]:
 
   `read_as` holds what the checkpoint makes of the config's 'auto' and 0.
   """
-  fields = dataclasses.asdict(cfg)
+  fields = cfg.fields()
+  if cfg.kind in SERVED:
+    return fields
   if cfg.kind == 'preference':
     return fields | {'revision': preference_reward.revision(cfg.model)}
   if cfg.model:
@@ -182,6 +226,14 @@ def _read_as(cfg: RewardConfig, ckpt: checkpoint.Checkpoint) -> dict[str, Any]:
     convention = conversations.convention(ckpt, cfg.bos, cfg.max_tokens)
     return {'dtype': dtype, 'convention': dataclasses.asdict(convention)}
   return {'dtype': dtype}
+
+
+def _load_served(cfg: RewardConfig, name: str) -> served.ServedScorer:
+  client = endpoint_lib.client_module().Client(f'rewards.{name}', cfg.endpoint)
+  if cfg.kind == 'served_judge':
+    limit_name = cfg.endpoint.limit_name
+    return served.judge(client, cfg.model, cfg.question, limit_name)
+  return served.scores(client, cfg.model, cfg.api, cfg.max_tokens)
 
 
 def _load(cfg: RewardConfig):

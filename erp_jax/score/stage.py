@@ -42,7 +42,8 @@ def artifact(
   store.check_made_with(
     folder,
     {
-      'arm': {'thinking': None, **arm.identity()},  # None: it is not there.
+      # None: it is not there.
+      'arm': {'thinking': None, 'endpoint': None, **arm.identity()},
       'prompts': prompts_lib.text_digest(prompts),
     },
   )
@@ -78,7 +79,7 @@ def run(
     ]
     todo = [art for art in artifacts if not art.is_done()]
     if todo:
-      score = rewards_lib.scorer(cfg)
+      score = rewards_lib.scorer(cfg, name)
       for art in todo:
         _run_arm(workdir, art, cfg, prompts, score)
 
@@ -99,13 +100,14 @@ def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
     with progress.track(label, total, 'reads') as advance:
       for i, part in parts.items():
         read = _Read(advance)
-        scores, num_cut = score(part, [texts[p.id] for p in part], read)
+        scored = score(part, [texts[p.id] for p in part], read)
         counts = {
           'positions': read.positions,
-          'truncated': num_cut,
-          **_count(cfg, part, scores),
+          'truncated': scored.num_cut,
+          **_count(cfg, part, scored.rewards),
+          **scored.counts,
         }
-        writer.write_shard(i, _table(part, scores), counts)
+        writer.write_shard(i, _table(part, scored.rewards), counts)
     counts = writer.shard_counts()
     if counts['non_finite'] or counts['not_checked']:
       _log.warning(
@@ -117,6 +119,11 @@ def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
         '%s: %d responses were read in part: with their prompts they have more '
         'tokens than the reward model reads.',
         *(label, counts['truncated']),
+      )
+    if counts.get('bounded'):
+      _log.warning(
+        '%s: %d rewards are bounds: the server listed Yes or No, not both.',
+        *(label, counts['bounded']),
       )
     answered_by = store.read_manifest(responses)['identity']['arm']['revision']
     scored_by = artifact.identity['reward'].get('revision')

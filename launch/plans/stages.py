@@ -21,9 +21,12 @@ from erp_jax.models import (
   memory,
   networks,
 )
+from erp_jax.score import rewards as rewards_lib
 from launch import pipeline_config
 from launch.plans import inputs as inputs_lib
 from launch.plans import machine as machine_lib
+
+_ELSEWHERE = 'served elsewhere, not counted'
 
 
 class Phase(NamedTuple):
@@ -79,6 +82,10 @@ def _sample(cfg, machine, inputs) -> Iterator[Row]:
   num = inputs.num_prompts * sample.k
   written = min(inputs.response_tokens, sample.max_new_tokens)
   for name, arm in cfg.arms.items():
+    if arm.is_served:
+      size = inputs_lib.response_bytes(num, written)
+      yield Row(stage='sample', name=name, bytes=size, note=_ELSEWHERE)
+      continue
     config = networks.find(arm.model)
     prompt = inputs.prompt_tokens(arm.model, arm)
     # The engine has room for each slot's longest response, and a copy of the
@@ -140,8 +147,9 @@ def _score(cfg, machine, inputs) -> Iterator[Row]:
     k = min(cfg.sample.k, reward.max_responses or cfg.sample.k)
     num = inputs.num_prompts * k * len(cfg.arms)
     size = len(cfg.arms) * inputs_lib.reward_bytes(num / len(cfg.arms))
-    if reward.kind == 'verify':
-      note = 'checked on the host, not counted'
+    if reward.kind == 'verify' or reward.kind in rewards_lib.SERVED:
+      on_host = reward.kind == 'verify'
+      note = 'checked on the host, not counted' if on_host else _ELSEWHERE
       yield Row(stage='score', name=name, bytes=size, note=note)
       continue
     model, dtype, max_tokens, batch_tokens = inputs_lib.reads(reward)

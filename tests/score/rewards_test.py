@@ -67,7 +67,8 @@ def test_verify_leaves_prompts_without_checks_out():
     'c', 'What is 2 + 2?', 'math', {'kind': 'number', 'answer': '4'}
   )
   score = rewards.scorer(rewards.RewardConfig(kind='verify'))
-  got, num_cut = score([checked, _PROMPTS[0]], [['4', '5'], ['Paris']], _ignore)
+  texts = [['4', '5'], ['Paris']]
+  got, num_cut, _ = score([checked, _PROMPTS[0]], texts, _ignore)
   assert num_cut == 0
   np.testing.assert_array_equal(got[0], [1, 0])
   assert np.isnan(got[1]).all()

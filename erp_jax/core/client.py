@@ -1,0 +1,265 @@
+"""Questions to a server of OpenAI's API, many at once, each until answered.
+
+The one module that knows the package `openai` (extra `serve-arms`). A key is
+read from the environment, sent, and never shown: what a server says is cleared
+of it before it comes into a message.
+"""
+
+import asyncio
+import collections
+import email.utils
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import openai
+
+from erp_jax.core import endpoint as endpoint_lib
+from erp_jax.core import errors
+
+_log = logging.getLogger(__name__)
+
+_FIRST_WAIT_SECS, _LONGEST_WAIT_SECS = 0.5, 60.0
+_CONNECT_SECS = 10.0
+_WARN_EVERY_SECS = 30.0
+_LONGEST_QUOTE = 300
+# Asked again: too early, a conflict, too many. And all that are the server's
+# fault but 'not implemented'.
+_AGAIN = (408, 409, 425, 429)
+_NOT_IMPLEMENTED = 501
+_NO_CREDIT = 'insufficient_quota'  # A 429 that no waiting mends.
+_UNREADABLE = (
+  endpoint_lib.UnreadableError,
+  json.JSONDecodeError,
+  UnicodeDecodeError,
+)
+
+
+class Client:
+  """Asks one server.
+
+  Attributes:
+    counts: `retries`: requests that were sent again.
+  """
+
+  def __init__(self, field: str, endpoint: endpoint_lib.Endpoint):
+    """`field` is the config's that holds the endpoint: 'arms.big'."""
+    self.counts: collections.Counter[str] = collections.Counter()
+    self._field = field
+    self._endpoint = endpoint
+    self._url = endpoint.url.rstrip('/')
+    self._key = os.environ.get(endpoint.key_env, '').strip()
+    self._pace = _Pace(endpoint.traffic)
+    self._answered = self._warned = -float('inf')  # Seconds, monotonic.
+
+  def ask(
+    self,
+    path: str,
+    questions: Sequence[endpoint_lib.Question],
+    read: Callable[[Any], Any],
+    done: Callable[[Any], None],
+  ) -> list[Any]:
+    """What `read` makes of each question's answer, in order.
+
+    Args:
+      path: after the URL, as '/chat/completions'; or a whole URL.
+      read: of parsed JSON. Raises UnreadableError for what is not as it
+        should be, or UserError to end it all.
+      done: called with each result as it comes.
+    Raises UserError if the server refuses for good, or has answered nothing for
+    `traffic.patience_secs`.
+    """
+    return asyncio.run(self._ask_all(path, questions, read, done))
+
+  def models(self) -> list[dict[str, Any]]:
+    """What the server says that it serves; empty if it does not say."""
+
+    def read(answer):
+      listed = answer.get('data') if isinstance(answer, Mapping) else None
+      if not isinstance(listed, list):
+        raise endpoint_lib.UnreadableError('no list of models')
+      return [entry for entry in listed if isinstance(entry, Mapping)]
+
+    question = endpoint_lib.Question('the list of models', None)
+    try:
+      return self.ask('/models', [question], read, lambda _: None)[0]
+    except _NotThereError:
+      return []
+
+  def url_of(self, path: str) -> str:
+    """That of an API which lies beside /v1, not below it."""
+    return self._url.removesuffix('/v1') + path
+
+  async def _ask_all(self, path, questions, read, done) -> list[Any]:
+    traffic = self._endpoint.traffic
+    answers: list[Any] = [None] * len(questions)
+    todo = iter(range(len(questions)))
+    timeout = traffic.timeout_secs
+    server = openai.AsyncOpenAI(
+      api_key=self._key or 'none',  # The package insists on one.
+      base_url=self._url,
+      max_retries=0,
+      timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECS)),
+    )
+
+    async def work() -> None:
+      for i in todo:
+        answers[i] = await self._answer(server, path, questions[i], read)
+        done(answers[i])
+
+    async with server:
+      workers = [
+        asyncio.create_task(work())
+        for _ in range(min(traffic.concurrency, len(questions)))
+      ]
+      try:
+        await asyncio.gather(*workers)
+      finally:
+        for worker in workers:
+          worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return answers
+
+  async def _answer(
+    self, server, path, question: endpoint_lib.Question, read
+  ) -> Any:
+    """Asks until there is an answer that can be read."""
+    wait, failed = _FIRST_WAIT_SECS, float('inf')
+    while True:
+      await self._pace.turn(question.tokens)
+      asked = 0.0
+      try:
+        if question.body is None:
+          answer = await server.get(path, cast_to=object)
+        else:
+          answer = await server.post(path, cast_to=object, body=question.body)
+        result = read(answer)
+      except openai.APIStatusError as e:
+        self._check_worth_retrying(e, question)
+        problem = f'{e.status_code}, {self._said(e)}'
+        asked = _asked_wait(e.response.headers)
+      except openai.APIConnectionError as e:
+        problem = self._said(e.__cause__ or e)
+      except _UNREADABLE as e:
+        problem = f'what cannot be read: {self._said(e)}'
+      else:
+        self._answered = time.monotonic()
+        self._pace.settle(question.tokens, _used(answer, question.tokens))
+        return result
+      now = time.monotonic()
+      failed = min(failed, now)
+      self._check_patience(now - max(failed, self._answered), asked, problem)
+      self.counts['retries'] += 1
+      self._warn(now, problem)
+      if asked:
+        self._pace.hold(asked)
+      else:  # Not all at the same moment.
+        await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+        wait = min(2 * wait, _LONGEST_WAIT_SECS)
+
+  def _check_worth_retrying(self, e, question: endpoint_lib.Question) -> None:
+    """UserError for a status that asking again does not change."""
+    status = e.status_code
+    passes = status in _AGAIN or status >= 500 and status != _NOT_IMPLEMENTED
+    if passes and _NO_CREDIT not in f'{e.body}':
+      return
+    is_set = 'is set, but refused' if self._key else 'is not set'
+    key = f'put its key into ${self._endpoint.key_env}, which {is_set}'
+    there = f'{self._field}.model, and {self._field}.endpoint.url'
+    fix = {
+      401: key,
+      403: key,
+      404: f'check {there}, which mostly ends in /v1',
+      429: 'add credit, and start the same command again',
+    }.get(status, 'shorten or drop it, or correct the config')
+    raise (_NotThereError if status == 404 else errors.UserError)(
+      f'{self._field}: {self._url} answers {question.what} with {status} '
+      f'({self._said(e)}): {fix}.'
+    ) from e
+
+  def _check_patience(self, silent: float, asked: float, problem) -> None:
+    patience = self._endpoint.traffic.patience_secs
+    if asked > patience:
+      self._give_up(f'asks to wait for {asked:.0f} s', problem)
+    if silent >= patience:
+      self._give_up(f'has answered nothing for {silent:.0f} s', problem)
+
+  def _give_up(self, what: str, problem: str) -> NoReturn:
+    raise errors.UserError(
+      f'{self._field}: {self._url} {what} ({problem}), and '
+      f'{self._field}.endpoint.traffic.patience_secs is '
+      f'{self._endpoint.traffic.patience_secs:g}: see that it runs, then start '
+      'the same command again: finished shards are kept.'
+    )
+
+  def _warn(self, now: float, problem: str) -> None:
+    """Says now and then that questions are asked again."""
+    if now - self._warned >= _WARN_EVERY_SECS:
+      self._warned = now
+      _log.warning(
+        '%s: %s answers with %s; asking again, for up to %g s.',
+        *(self._field, self._url, problem),
+        self._endpoint.traffic.patience_secs,
+      )
+
+  def _said(self, e: BaseException) -> str:
+    """What an exception says, on one line of some length, without the key."""
+    body = getattr(e, 'body', None)  # What the server sent.
+    said = body.get('message') if isinstance(body, Mapping) else None
+    words = ' '.join(f'{said or e}'.split()) or type(e).__name__
+    if self._key:
+      words = words.replace(self._key, f'${self._endpoint.key_env}')
+    return words[:_LONGEST_QUOTE]
+
+
+class _NotThereError(errors.UserError):
+  """A path or a model that the server does not have."""
+
+
+class _Pace:
+  """When the next request may be sent."""
+
+  def __init__(self, traffic: endpoint_lib.Traffic):
+    per_minute = lambda limit: 60 / limit if limit else 0.0
+    self._request_secs = per_minute(traffic.requests_per_minute)
+    self._token_secs = per_minute(traffic.tokens_per_minute)
+    self._next = 0.0
+
+  async def turn(self, tokens: float) -> None:
+    """Waits until a request of about so many tokens may be sent."""
+    while (now := time.monotonic()) < self._next:
+      await asyncio.sleep(self._next - now)
+    self._next = now + max(self._request_secs, tokens * self._token_secs)
+
+  def settle(self, expected: float, used: float) -> None:
+    """Gives back what an answer did not use of its tokens."""
+    self._next -= (expected - used) * self._token_secs
+
+  def hold(self, secs: float) -> None:
+    """Sends nothing for so long."""
+    self._next = max(self._next, time.monotonic() + secs)
+
+
+def _used(answer: Any, expected: float) -> float:
+  """Tokens read and written, where the answer says it."""
+  usage = answer.get('usage') if isinstance(answer, Mapping) else None
+  total = usage.get('total_tokens') if isinstance(usage, Mapping) else None
+  return total if isinstance(total, int) else expected
+
+
+def _asked_wait(headers: Mapping[str, str]) -> float:
+  """Seconds that the headers ask to wait: a number, or a date; else 0."""
+  value = headers.get('retry-after', '')
+  try:
+    return max(0.0, float(value))
+  except ValueError:
+    pass
+  try:
+    then = email.utils.parsedate_to_datetime(value)
+  except ValueError:
+    return 0.0
+  return max(0.0, then.timestamp() - time.time())
