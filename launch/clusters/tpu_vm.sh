@@ -44,8 +44,8 @@ on_hosts() {
   local step=$1 command
   shift
   printf -v command '%q ' "$@"
+  run rm -rf "$out/$name/$step"
   run mkdir -p "$out/$name/$step"
-  run rm -f "$out/$name/$step"/*.log
   gcloud_tpu ssh "$name" --worker=all --quiet \
     --output-directory="$out/$name/$step" --command="${command% }"
 }
@@ -134,8 +134,13 @@ start() {
 
 # The state of each host, and how many run, have failed, or were interrupted.
 look() {
-  on_all_hosts state "${prefix[@]}" state "$job" ||
-    die "$name: a host does not answer; the program goes on where it can."
+  local tries=1
+  until on_all_hosts state "${prefix[@]}" state "$job"; do
+    [[ $tries -lt 5 ]] ||
+      die "$name: a host does not answer; the program goes on where it can."
+    tries=$((tries + 1))
+    sleep "$poll"
+  done
   running=$(cat "$out/$name/state"/*.log | grep -cx 'state: running') || true
   failed=$(cat "$out/$name/state"/*.log | grep -cE "$ended_badly") || true
   interrupted=$(cat "$out/$name/state"/*.log |

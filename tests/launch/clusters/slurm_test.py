@@ -15,7 +15,7 @@ def test_slurm_starts_its_element_on_every_node(fake):
   )  # fmt: skip
   logs = _ROOT / 'runs' / 'slurm' / '70_3'
   commands = fake.printed(done)
-  install, versions, program = commands[1], commands[3], commands[4]
+  install, versions, program = commands[2:5]
   assert install == [
     *('flock', f'{_ROOT}/runs/slurm/install.lock', 'bash'),
     *(str(_CLUSTERS / 'host.sh'), 'install', 'cuda'),

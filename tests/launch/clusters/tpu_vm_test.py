@@ -244,6 +244,26 @@ def test_a_host_without_the_job_has_failed_too(synced):
   assert _state(synced, 0) == 'failed 143'
 
 
+def test_a_host_that_does_not_answer_once_is_asked_again(synced):
+  """While a program is watched; for good it ends the watch, not the program."""
+  host = synced.folder / 'worker-1/erp/host.sh'
+  host.rename(host.with_name('real.sh'))
+  host.write_text(
+    'if [ $1 = state ]; then echo >> asked; case $(wc -l < asked) in\n'
+    '  [2-4]) echo no route; exit 255 ;;\nesac; fi\n'
+    'exec bash erp/real.sh "$@"\n'
+  )
+  done = synced.tpu('run', '--wait', '--poll=0.1', '--', 'sleep', '1')
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.count('no route') == 3
+  host.write_text(host.read_text().replace('[2-4])', '1?|2?)'))
+  (host.parents[1] / 'asked').write_text(8 * '\n')
+  done = synced.tpu('run', '--wait', '--poll=0.1', '--', 'sleep', '300')
+  assert done.returncode == 1
+  assert 'a host does not answer; the program goes on' in done.stderr
+  assert _state(synced, 0) == 'running'
+
+
 def test_a_host_that_says_nothing_does_not_end_the_logs(synced):
   assert synced.tpu('run', '--wait', '--poll=0.1', '--', 'true').returncode == 0
   (synced.folder / 'worker-0/erp/host.sh').write_text('')
