@@ -6,10 +6,15 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from etils import epath
+from fsspec.implementations import memory
 
 from erp_jax.core import runtime
 from erp_jax.data import assets
 from erp_jax.probe import records as records_lib
+from tests.servers import llama, scripted
+
+__all__ = ['llama', 'scripted']
 
 
 def pytest_configure() -> None:
@@ -21,6 +26,39 @@ def pytest_configure() -> None:
     'jax_platforms', os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   )
   runtime.start(runtime.RuntimeConfig())  # With the programs' cache.
+
+
+class _Bucket(memory.MemoryFileSystem):
+  """An object store in memory, under the name of a real one."""
+
+  protocol = 'gcs'
+  store = {}
+  pseudo_dirs = ['']
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return super()._strip_protocol(str(path).removeprefix('gs://'))
+
+  def info(self, path, **kwargs):
+    """With the time of the last change, as gcsfs calls it."""
+    found = super().info(path, **kwargs)
+    return found | {'mtime': found.get('created')}
+
+
+@pytest.fixture(params=['folder', 'bucket'])
+def root(request, tmp_path, monkeypatch):
+  """Where a run may be: a folder, or a bucket of fsspec's memory."""
+  if request.param == 'folder':
+    yield epath.Path(tmp_path) / 'run'
+    return
+  monkeypatch.setattr(
+    type(epath.Path('gs://bucket')._backend),
+    '_get_filesystem',
+    lambda *_: _Bucket(),
+  )
+  yield epath.Path('gs://bucket/run')
+  _Bucket.store.clear()
+  _Bucket.pseudo_dirs[:] = ['']
 
 
 @pytest.fixture(scope='session')

@@ -12,24 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from etils import epath
-from fsspec.implementations import memory
 
 from erp_jax.core import audit, checkpoint, errors, store
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SHARDS = [f'part-0000{i}-of-00003.parquet' for i in range(3)]
 _RECORDS = [f'part-0000{i}-of-00003.json' for i in range(3)]
-
-
-class _Bucket(memory.MemoryFileSystem):
-  """An object store in memory, under the name of a real one."""
-
-  store = {}
-  pseudo_dirs = ['']
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return super()._strip_protocol(str(path).removeprefix('gs://'))
 
 
 def _fill(root, finish=True):
@@ -46,22 +34,6 @@ def _fill(root, finish=True):
     writer.write_file('metrics.json', store.json_bytes({'regret': 0.25}))
     writer.write_file('table.csv', b'a,b\n1,2\n')
     writer.finish()
-
-
-@pytest.fixture(params=['folder', 'bucket'])
-def root(request, tmp_path, monkeypatch):
-  """A run's place: a folder, or a bucket of fsspec's memory."""
-  if request.param == 'folder':
-    yield epath.Path(tmp_path) / 'run'
-    return
-  monkeypatch.setattr(
-    type(epath.Path('gs://bucket')._backend),
-    '_get_filesystem',
-    lambda *_: _Bucket(),
-  )
-  yield epath.Path('gs://bucket/run')
-  _Bucket.store.clear()
-  _Bucket.pseudo_dirs[:] = ['']
 
 
 def _found(root):

@@ -11,7 +11,6 @@ import time
 import pyarrow as pa
 import pytest
 from etils import epath
-from fsspec.implementations import memory
 from rich import console
 
 from erp_jax.core import errors, process, store
@@ -19,39 +18,6 @@ from erp_jax.report import status, status_table
 
 _PROVENANCE = {'versions': {}}
 _OLD = 10_000.0  # Seconds ago: nobody writes there now.
-
-
-class _Bucket(memory.MemoryFileSystem):
-  """An object store in memory, under the name of a real one."""
-
-  protocol = 'gcs'
-  store = {}
-  pseudo_dirs = ['']
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return super()._strip_protocol(str(path).removeprefix('gs://'))
-
-  def info(self, path, **kwargs):
-    """With the time of the last change, as gcsfs calls it."""
-    found = super().info(path, **kwargs)
-    return found | {'mtime': found.get('created')}
-
-
-@pytest.fixture(params=['folder', 'bucket'])
-def workdir(request, tmp_path, monkeypatch):
-  """A run's place: a folder, or a bucket of fsspec's memory."""
-  if request.param == 'folder':
-    yield epath.Path(tmp_path)
-    return
-  monkeypatch.setattr(
-    type(epath.Path('gs://bucket')._backend),
-    '_get_filesystem',
-    lambda *_: _Bucket(),
-  )
-  yield epath.Path('gs://bucket/run')
-  _Bucket.store.clear()
-  _Bucket.pseudo_dirs[:] = ['']
 
 
 def _begin(folder, num_shards, done=(), tokens=None, ends='well'):
@@ -72,17 +38,17 @@ def _begin(folder, num_shards, done=(), tokens=None, ends='well'):
   return artifact
 
 
-def _found(workdir):
-  return {(part.stage, part.name): part for part in status.read(workdir).parts}
+def _found(root):
+  return {(part.stage, part.name): part for part in status.read(root).parts}
 
 
-def test_what_is_done_failed_and_waiting(workdir):
-  _begin(workdir / 'responses' / 'terse', 2, (0, 1))
-  _begin(workdir / 'responses' / 'steps', 5, (0, 1, 3), ends='badly')
-  _begin(workdir / 'rewards' / 'judge' / 'terse', 2, (0, 1))
-  _begin(workdir / 'embeddings' / 'mini', 1, (0,))
-  _begin(workdir / 'routes' / 'judge', 0)
-  found = _found(workdir)
+def test_what_is_done_failed_and_waiting(root):
+  _begin(root / 'responses' / 'terse', 2, (0, 1))
+  _begin(root / 'responses' / 'steps', 5, (0, 1, 3), ends='badly')
+  _begin(root / 'rewards' / 'judge' / 'terse', 2, (0, 1))
+  _begin(root / 'embeddings' / 'mini', 1, (0,))
+  _begin(root / 'routes' / 'judge', 0)
+  found = _found(root)
   assert found['sample', 'steps'].error == 'the disk is full'
   assert found['sample', 'steps'].missing == (2, 4)
   assert found['sample', 'steps'].num_shards == 5
@@ -95,7 +61,7 @@ def test_what_is_done_failed_and_waiting(workdir):
     ('route', 'judge'): status.DONE,
   }
   # In the order of the stages.
-  stages = [part.stage for part in status.read(workdir).parts]
+  stages = [part.stage for part in status.read(root).parts]
   assert stages == ['sample', 'sample', 'embed', 'score', 'score', 'route']
 
 
@@ -164,15 +130,15 @@ def test_rates_and_time_left_are_of_the_time_between_shards(tmp_path, now):
   assert (part.unit, part.rate) == ('rows', pytest.approx(3 / 30, rel=1e-3))
 
 
-def test_in_a_bucket_age_tells_what_is_written(workdir, monkeypatch):
-  folder = workdir / 'responses' / 'a'
+def test_in_a_bucket_age_tells_what_is_written(root, monkeypatch):
+  folder = root / 'responses' / 'a'
   _begin(folder, 3, (0,))
-  if '://' not in os.fspath(workdir):
+  if '://' not in os.fspath(root):
     (pathlib.Path(folder) / '.lock').unlink()  # As of another machine.
-  assert _found(workdir)['sample', 'a'].state == status.RUNNING
+  assert _found(root)['sample', 'a'].state == status.RUNNING
   later = time.time() + status._LATELY_SECS + 5
   monkeypatch.setattr(time, 'time', lambda: later)
-  assert _found(workdir)['sample', 'a'].state == status.INTERRUPTED
+  assert _found(root)['sample', 'a'].state == status.INTERRUPTED
 
 
 def test_a_shard_that_is_gone_is_missing_again(tmp_path):
@@ -188,13 +154,13 @@ def _record(state, **changes):
   return dataclasses.replace(record, state=state, **changes)
 
 
-def test_points_of_a_sweep_and_their_parts(workdir):
+def test_points_of_a_sweep_and_their_parts(root):
   for point, state, code in (('k=1-aa', 'done', 0), ('k=2-bb', 'failed', 3)):
-    file = workdir / point / 'state' / 'sample.json'
+    file = root / point / 'state' / 'sample.json'
     file.parent.mkdir(parents=True, exist_ok=True)
     process.write(file, _record(state, code=code))
-    _begin(workdir / point / 'responses' / 'a', 2, (0, 1))
-  found = status.read(workdir)
+    _begin(root / point / 'responses' / 'a', 2, (0, 1))
+  found = status.read(root)
   assert [(p, b, r.state_now()) for p, b, r in found.points] == [
     ('k=1-aa', 'sample', 'done'),
     ('k=2-bb', 'sample', 'failed'),
@@ -208,9 +174,9 @@ def test_points_of_a_sweep_and_their_parts(workdir):
   assert 'failed: exit code 3' in text and '1 done, 1 failed' in text
 
 
-def test_processes_are_shown_while_they_matter(workdir):
+def test_processes_are_shown_while_they_matter(root):
   """Who runs, and what failed and was not started again since."""
-  (workdir / 'processes').mkdir(parents=True)
+  (root / 'processes').mkdir(parents=True)
   records = {
     'a-here': _record('running'),
     'a-away': _record('failed', host='away', begin=5.0, error='no disk'),
@@ -218,10 +184,10 @@ def test_processes_are_shown_while_they_matter(workdir):
     'c-away': _record('done', command=('launch.embed',)),
   }
   for name, record in records.items():
-    process.write(workdir / 'processes' / f'{name}.json', record)
+    process.write(root / 'processes' / f'{name}.json', record)
   # What a kill left of a record that was being written.
-  (workdir / 'processes' / '.tmp-a-here.json').write_text('{')
-  found = status.read(workdir)
+  (root / 'processes' / '.tmp-a-here.json').write_text('{')
+  found = status.read(root)
   assert [r.command[0] for r in found.processes] == [
     *('launch.sample', 'launch.fit'),
   ]
@@ -255,41 +221,41 @@ def test_the_table_says_how_far_each_part_is(tmp_path, now):
   assert '1 interrupted; at these rates 4 min 30 s left' in text
 
 
-def test_nothing_is_written(workdir):
-  _begin(workdir / 'responses' / 'a', 2, (0,))
+def test_nothing_is_written(root):
+  _begin(root / 'responses' / 'a', 2, (0,))
   listed = lambda: sorted(
     (os.fspath(folder / name), (folder / name).stat().mtime)
-    for folder, names in status._folders(workdir, 5)
+    for folder, names in status._folders(root, 5)
     for name in names
   )
   before = listed()
-  status.read(workdir)
+  status.read(root)
   assert listed() == before
 
 
-def test_a_workdir_that_is_not_there_is_named(workdir):
+def test_a_workdir_that_is_not_there_is_named(root):
   with pytest.raises(errors.UserError, match='nowhere is not there'):
-    status.read(workdir / 'nowhere')
+    status.read(root / 'nowhere')
 
 
 @pytest.mark.parametrize('name', ['identity.json', 'failed.json'])
-def test_what_is_damaged_is_a_row_of_its_own(workdir, name):
+def test_what_is_damaged_is_a_row_of_its_own(root, name):
   for arm in ('a', 'b'):
-    _begin(workdir / 'responses' / arm, 2, (0, 1), ends='badly')
-  (workdir / 'responses' / 'a' / name).write_text('{"error"')
-  (workdir / 'processes').mkdir()
-  (workdir / 'processes' / 'sample-1.json').write_text('{}')
-  found = status.read(workdir)
+    _begin(root / 'responses' / arm, 2, (0, 1), ends='badly')
+  (root / 'responses' / 'a' / name).write_text('{"error"')
+  (root / 'processes').mkdir()
+  (root / 'processes' / 'sample-1.json').write_text('{}')
+  found = status.read(root)
   assert {(p.stage, p.name): p.state for p in found.parts} == {
     ('sample', 'a'): status.UNREADABLE,
     ('sample', 'b'): status.FAILED,
     ('processes', 'sample-1.json'): status.UNREADABLE,
   }
   text = ' '.join(_text(found).split())
-  assert f'{name} is not JSON' in _found(workdir)['sample', 'a'].error
+  assert f'{name} is not JSON' in _found(root)['sample', 'a'].error
   assert "sample-1.json lacks 'state'" in text and '2 unreadable' in text
-  (workdir / 'responses' / 'b' / 'failed.json').unlink()
-  assert status.read(workdir).has_failed
+  (root / 'responses' / 'b' / 'failed.json').unlink()
+  assert status.read(root).has_failed
 
 
 @pytest.mark.parametrize(
@@ -305,21 +271,21 @@ def test_what_is_damaged_is_a_row_of_its_own(workdir, name):
 def test_what_goes_while_it_is_read_is_no_matter(
   tmp_path, monkeypatch, name, state
 ):
-  workdir = epath.Path(tmp_path)
-  _begin(workdir / 'responses' / 'a', 3, (0, 1), ends='badly')
-  _aged(workdir / 'responses' / 'a', {'part-00000-*.json': 60}, time.time())
+  root = epath.Path(tmp_path)
+  _begin(root / 'responses' / 'a', 3, (0, 1), ends='badly')
+  _aged(root / 'responses' / 'a', {'part-00000-*.json': 60}, time.time())
   for file in ('processes/sample.json', 'k=1/state/sample.json'):
-    (workdir / file).parent.mkdir(parents=True)
-    process.write(workdir / file, _record('failed'))
+    (root / file).parent.mkdir(parents=True)
+    process.write(root / file, _record('failed'))
   read_json = store.read_json
 
   def read_too_late(path, needs=()):
-    if path == workdir / name:
+    if path == root / name:
       path.unlink(missing_ok=True)
     return read_json(path, needs)
 
   monkeypatch.setattr(store, 'read_json', read_too_late)
-  found = status.read(workdir)
+  found = status.read(root)
   assert [p.state for p in found.parts] == ([state] if state else [])
   assert len(found.processes) == (name != 'processes/sample.json')
   assert len(found.points) == (name != 'k=1/state/sample.json')
