@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 from rich import console
 
 from erp_jax.core import audit, buckets, errors
+from erp_jax.route import artifact
 from launch import parsing
 
 _WORKDIR = flags.DEFINE_string(
@@ -31,8 +32,10 @@ def main(argv):
   absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax names every file.
   out = console.Console(soft_wrap=True, highlight=False, markup=False)
   counts = collections.Counter()
+  # Routers have no manifest, but know their own checksums.
+  checks = dict.fromkeys(artifact.FILES, artifact.load)
   try:
-    for found in audit.audit(_WORKDIR.value):
+    for found in audit.audit(_WORKDIR.value, checks):
       counts[found.state] += 1
       out.print(f'{found.state:<10}  {found.path}  ({found.detail})')
   except (errors.UserError, *buckets.client_errors()) as e:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -17,11 +18,21 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from erp_jax.core import checkpoint
+
 _ROOT = pathlib.Path(__file__).parents[1]
 _CHAT = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content']"
   " + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}"
   "{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+# Identical after any interruption; manifests, orbax folders, pages and figures
+# are not promised.
+_PROMISED = (
+  *('*.parquet', 'metrics.json', 'intervals.json', 'about.json'),
+  'router.safetensors',
 )
 
 
@@ -62,6 +73,23 @@ class Tiny:
       f'--workdir={workdir}',
       *(f'--config.{name}={value}' for name, value in settings.items()),
     ]
+
+
+def promised(workdir: pathlib.Path) -> dict[str, str]:
+  """Digests of what a run must leave, by name; of weights by content."""
+  files = [file for pattern in _PROMISED for file in workdir.rglob(pattern)]
+  return {
+    str(file.relative_to(workdir)): hashlib.sha256(
+      file.read_bytes()
+    ).hexdigest()
+    for file in files
+    if 'weights' not in file.parts
+  } | {
+    str(folder.relative_to(workdir)): checkpoint.content_digest(
+      checkpoint.load(folder)
+    )
+    for folder in (workdir / 'probes').rglob('weights')
+  }
 
 
 def command(binary: str, *flags: str) -> list[str]:

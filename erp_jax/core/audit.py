@@ -2,14 +2,15 @@
 
 Every file with a checksum is read again, and manifests, identities and records
 are held against each other. What a manifest says of packages and machine is in
-no second place, and so not checked; neither are files without a manifest, such
-as a report. A folder that is gone with all that it held leaves no trace.
+no second place, and so not checked; neither are files without a manifest
+that no check is for, such as a report. A folder that is gone with all that it
+held leaves no trace.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -29,8 +30,6 @@ _NEEDS = {
   },
 }
 _RECORD = {'sha256': str, 'rows': int, 'counts': dict}
-# Not listed anywhere: the lock, and why the last writer failed.
-_BESIDE = ('.lock', 'failed.json')
 # Folders of a run that hold no artefacts; a run's own folder may be one.
 _OF_RUNS = (
   *('events', 'processes', 'profile', 'report', 'router', 'state'),
@@ -55,11 +54,15 @@ class Finding:
   detail: str = ''
 
 
-def audit(root: epath.PathLike) -> Iterator[Finding]:
+def audit(
+  root: epath.PathLike, checks: Mapping[str, Callable[[epath.Path], object]]
+) -> Iterator[Finding]:
   """Findings about all artefacts in a folder or bucket.
 
   An artefact is WHOLE, or has a finding for each file that is wrong. It takes
   no locks: of an artefact that is being written, it finds what is there.
+  `checks` are for folders without a manifest, by the name of a file in them:
+  each raises UserError unless the folder is whole.
   Raises UserError if there is no such folder, or no artefact in it.
   """
   buckets.check_client(root)
@@ -94,11 +97,16 @@ def audit(root: epath.PathLike) -> Iterator[Finding]:
   for folder, files in inside.items():
     yield from _artefact(folder, files, root)
   for folder, names in others.items():
-    yield Finding(
-      folders.relative(folder, root),
-      UNCHECKED,
-      f'no manifest: {", ".join(names)}',
-    )
+    where = folders.relative(folder, root)
+    known = [name for name in names if name in checks]
+    if not known:
+      yield Finding(where, UNCHECKED, f'no manifest: {", ".join(names)}')
+      continue
+    try:
+      checks[known[0]](folder)
+      yield Finding(where, WHOLE, f'{len(names)} files')
+    except errors.UserError as e:
+      yield Finding(where, DAMAGED, f'{e}')
 
 
 def _artefact(
@@ -133,7 +141,9 @@ def _problems(
       yield _MANIFEST, DAMAGED, 'its digest is not that of its identity'
     if identity and identity['identity'] != manifest['identity']:
       yield _IDENTITY, DAMAGED, f'another identity than in {_MANIFEST}'
-  known = {*_NEEDS, *_BESIDE}
+  # Not listed anywhere: locks, and why the last writer failed.
+  locks = (name for name in files if name.endswith('.lock'))
+  known = {*_NEEDS, store.FAILURE, *locks}
   yield from _shards(files, manifest, known)
   listed = manifest['files'] if manifest else {}
   for name, checksum in listed.items():

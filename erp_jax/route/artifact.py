@@ -20,7 +20,7 @@ from erp_jax.route import policy as policy_lib
 
 SCHEMA = 'erp_jax.router'
 VERSION = 1
-_JSON, _WEIGHTS = 'router.json', 'router.safetensors'
+FILES = _JSON, _WEIGHTS = 'router.json', 'router.safetensors'
 # Fourier features of one embedding, by which a reader knows that it draws the
 # same ones: NumPy may change its generators.
 _CHECK = 'check'

@@ -38,14 +38,14 @@ def _fill(root, finish=True):
 
 def _found(root):
   """State by path, without what is whole."""
-  found = list(audit.audit(root))
+  found = list(audit.audit(root, {}))
   paths = [f.path for f in found if f.state != audit.WHOLE]
   assert len(set(paths)) == len(paths), found
   return {f.path: f.state for f in found if f.state != audit.WHOLE}
 
 
 def _whole(root):
-  return {f.path for f in audit.audit(root) if f.state == audit.WHOLE}
+  return {f.path for f in audit.audit(root, {}) if f.state == audit.WHOLE}
 
 
 def test_a_whole_run(root):
@@ -155,7 +155,7 @@ def test_a_shard_that_no_manifest_lists_is_seen(root):
   value = json.loads(file.read_text())
   del value['shards'][_SHARDS[1]]
   file.write_text(json.dumps(value))
-  found = [(f.path, f.state) for f in audit.audit(root)]
+  found = [(f.path, f.state) for f in audit.audit(root, {})]
   assert ('responses/a/manifest.json', audit.DAMAGED) in found
   assert (f'responses/a/{_SHARDS[1]}', audit.EXTRA) in found
 
@@ -217,10 +217,30 @@ def test_weights_are_equal_in_content(tmp_path):
 
 def test_another_folder_is_refused(root, tmp_path):
   with pytest.raises(errors.UserError, match='is not there'):
-    list(audit.audit(root))
+    list(audit.audit(root, {}))
   (tmp_path / 'empty').mkdir()
   with pytest.raises(errors.UserError, match='holds no artefact'):
-    list(audit.audit(tmp_path / 'empty'))
+    list(audit.audit(tmp_path / 'empty', {}))
+
+
+def test_what_has_no_manifest_is_checked_where_one_can(root):
+  _fill(root)
+  folder = root / 'router' / 'r'
+  folder.mkdir(parents=True)
+  (folder / 'policy.json').write_text('1')
+
+  def check(path):
+    if (path / 'policy.json').read_text() != '1':
+      raise errors.UserError('it is another')
+
+  found = lambda: [
+    (x.state, x.detail)
+    for x in audit.audit(root, {'policy.json': check})
+    if x.path == 'router/r'
+  ]
+  assert found() == [(audit.WHOLE, '1 files')]
+  (folder / 'policy.json').write_text('2')
+  assert found() == [(audit.DAMAGED, 'it is another')]
 
 
 def _verify(folder):
