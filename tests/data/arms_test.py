@@ -2,7 +2,7 @@
 
 import pytest
 
-from erp_jax.core import errors
+from erp_jax.core import endpoint, errors
 from erp_jax.data import arms
 
 
@@ -34,6 +34,46 @@ def test_the_switch_for_thinking_changes_nothing_at_its_default():
   assert arms.Arm(model='m', thinking='off').identity() == {
     'model': 'm', 'system_prompt': '', 'thinking': 'off',
   }  # fmt: skip
+
+
+def _served(model='m', **fields):
+  where = endpoint.Endpoint(**{'url': 'http://h/v1', 'server': 'vllm'} | fields)
+  return arms.Arm(model=model, endpoint=where)
+
+
+def test_what_is_served_is_another_arm_than_the_checkpoint_of_its_name():
+  names = {
+    arm.noise_name('a')
+    for arm in (
+      arms.Arm(model='m'),
+      _served(),
+      _served(revision='fp8'),
+      _served(server='llama.cpp'),
+      _served(model='n'),
+    )
+  }
+  assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'url': 'https://other:1/v1'},
+    {'key_env': 'MY_KEY'},
+    {'limit_name': 'max_completion_tokens'},
+    {'server': 'sglang'},  # It is sent the same.
+    {'traffic': endpoint.Traffic(concurrency=1, patience_secs=1.0)},
+  ],
+)
+def test_where_and_how_fast_is_not_what_is_served(fields):
+  assert _served(**fields).identity() == _served().identity()
+  assert _served(**fields).noise_name('a') == _served().noise_name('a')
+
+
+def test_a_hosted_api_has_no_switch_for_thinking():
+  where = endpoint.Endpoint(url='https://h/v1')
+  with pytest.raises(errors.UserError, match="kind 'openai' has no such switc"):
+    arms.Arm(model='m', thinking='off', endpoint=where)
 
 
 @pytest.mark.parametrize(

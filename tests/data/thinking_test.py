@@ -22,3 +22,20 @@ from erp_jax.data import thinking
 )
 def test_visible_text(response, seen):
   assert thinking.visible_text(response) == seen
+
+
+@pytest.mark.parametrize(
+  ('thought', 'said', 'is_cut', 'text'),
+  [
+    ('', 'Hi.', False, 'Hi.'),
+    ('', '', True, ''),
+    ('Hm.', 'Hi.', False, '<think>\nHm.\n</think>\n\nHi.'),
+    ('Hm.', 'Hi', True, '<think>\nHm.\n</think>\n\nHi'),
+    ('Hm', '', True, '<think>\nHm'),
+    ('Hm.', '', False, '<think>\nHm.\n</think>\n\n'),
+  ],
+)
+def test_two_parts_are_one_text_again(thought, said, is_cut, text):
+  """What a user sees of it is what the server called its content."""
+  assert thinking.whole_text(thought, said, is_cut) == text
+  assert thinking.visible_text(text) == said

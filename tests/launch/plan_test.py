@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from erp_jax.core import errors
+from erp_jax.core import endpoint, errors
 from erp_jax.data import arms
 from erp_jax.embed import embedder
 from erp_jax.models import catalog, counting
@@ -177,6 +177,22 @@ def test_what_does_not_fit_is_said_with_what_would():
   assert not row.fits and row.secs == 0
   assert row.note == 'does not fit 1 × H100 as bfloat16; as int8 it fits 1'
   assert _rows(_config(arms=large), num_chips=2)['sample 70b'].chips == 2
+
+
+def test_what_is_served_elsewhere_takes_no_chips():
+  where = endpoint.Endpoint(url='http://h/v1')
+  cfg = _config(
+    arms={'far': arms.Arm(model='anything', endpoint=where)},
+    rewards={
+      'far': rewards.RewardConfig(
+        kind='served_judge', model='anything', endpoint=where
+      )
+    },
+  )
+  rows = _rows(cfg)
+  for name in ('sample far', 'score far'):
+    assert rows[name].note == 'served elsewhere, not counted'
+    assert rows[name].secs == 0 and rows[name].bytes > 3800
 
 
 def test_slots_are_halved_until_their_cache_fits():

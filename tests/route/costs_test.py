@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from erp_jax.core import errors, store
+from erp_jax.core import endpoint, errors, store
 from erp_jax.data import arms
 from erp_jax.route import costs
 
@@ -69,6 +69,74 @@ def test_prices_times_tokens(run):
 def test_dollars_need_prices(run):
   with pytest.raises(errors.UserError, match="arm 'a' has no prices"):
     _read(run, kind=costs.USD)
+
+
+_SERVED = {'endpoint': endpoint.Endpoint(url='http://h/v1')}
+
+
+@pytest.fixture
+def served(tmp_path):
+  """A run with one arm of a server, which counts no parameters."""
+
+  def write(rows):
+    schema = pa.schema(
+      [
+        ('prompt_id', pa.string()),
+        ('prompt_tokens', pa.int32()),
+        ('num_tokens', pa.int32()),
+      ]
+    )
+    artifact = store.Artifact(epath.Path(tmp_path) / 'responses/a', {}, 1)
+    with artifact.writer({'versions': {}}) as writer:
+      writer.write_shard(0, pa.Table.from_pylist(rows, schema=schema))
+      writer.finish({'served': {}})
+    return epath.Path(tmp_path)
+
+  return write
+
+
+_ROW = {'prompt_id': 'p', 'prompt_tokens': 10, 'num_tokens': 3}
+
+
+@pytest.mark.parametrize(
+  'kind, fields, cost',
+  [
+    (costs.PARAMS, {'nominal_b': 70.0}, 70),
+    (costs.ACTIVE, {'active_b': 22.0}, 22),
+    (costs.ACTIVE, {'nominal_b': 70.0}, 70),
+    (costs.PARAMS_TOKENS, {'nominal_b': 70.0}, 70 * (0.2 * 10 + 3)),
+    (costs.USD, {'usd_per_mtok_response': 2.0}, 6e-6),
+  ],
+)
+def test_costs_of_what_is_served(kind, fields, cost, served):
+  pool = {'a': arms.Arm(model='m', **fields, **_SERVED)}
+  cfg = costs.CostConfig(kind=kind)
+  np.testing.assert_allclose(costs.read(served([_ROW]), pool, 'p', cfg), cost)
+
+
+@pytest.mark.parametrize(
+  'kind, fields',
+  [
+    (costs.PARAMS, {}),
+    (costs.PARAMS, {'active_b': 22.0}),
+    (costs.EXACT, {'nominal_b': 70.0}),
+    (costs.ACTIVE, {}),
+    (costs.PARAMS_TOKENS, {}),
+  ],
+)
+def test_nobody_counts_what_is_served(kind, fields):
+  pool = {'a': arms.Arm(model='m', **fields, **_SERVED)}
+  with pytest.raises(errors.UserError, match=r'set it to .* arms\.a\.nominal'):
+    costs.check_arms(pool, costs.CostConfig(kind=kind))
+
+
+@pytest.mark.parametrize('column', ['prompt_tokens', 'num_tokens'])
+def test_costs_by_tokens_need_them(column, served):
+  pool = {'a': arms.Arm(model='m', nominal_b=70.0, **_SERVED)}
+  run = served([_ROW, _ROW | {column: None}])
+  with pytest.raises(errors.UserError, match="arm 'a' does not say how many"):
+    costs.read(run, pool, 'p', costs.CostConfig(kind=costs.PARAMS_TOKENS))
+  assert costs.read(run, pool, 'p', costs.CostConfig()) == 70
 
 
 @pytest.mark.parametrize('weight', [0.0, 0.25, 1.0])
