@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -94,6 +95,10 @@ class Reset(Exception):
   """Raised by an answer that cuts the connection."""
 
 
+class Slowly(tuple):
+  """Parts of an answer that come a tenth of a second apart."""
+
+
 class Scripted:
   """A server of which a function answers: (status, value, headers).
 
@@ -159,13 +164,19 @@ class Scripted:
       self._send(handler, status, value, headers)
 
   def _send(self, handler, status, value, headers) -> None:
-    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    parts = value if isinstance(value, Slowly) else [value]
+    parts = [
+      part if isinstance(part, bytes) else json.dumps(part).encode()
+      for part in parts
+    ]
     handler.send_response(status)
     for name, text in ({'Content-Type': 'application/json'} | headers).items():
       handler.send_header(name, text)
-    handler.send_header('Content-Length', str(len(data)))
+    handler.send_header('Content-Length', str(sum(map(len, parts))))
     handler.end_headers()
-    handler.wfile.write(data)
+    for part in parts:
+      time.sleep(0.1 if len(parts) > 1 else 0)
+      handler.wfile.write(part)
 
 
 @pytest.fixture

@@ -47,12 +47,15 @@ class Client:
   """
 
   def __init__(self, field: str, endpoint: endpoint_lib.Endpoint):
-    """`field` is the config's that holds the endpoint: 'arms.big'."""
+    """`field` is the config's that holds the endpoint: 'arms.big'.
+
+    Raises UserError for a key that cannot be sent.
+    """
     self.counts: collections.Counter[str] = collections.Counter()
     self._field = field
     self._endpoint = endpoint
     self._url = endpoint.url.rstrip('/')
-    self._key = os.environ.get(endpoint.key_env, '').strip()
+    self._key = _key(endpoint.key_env)
     self._pace = _Pace(endpoint.traffic)
     self._answered = self._warned = -float('inf')  # Seconds, monotonic.
 
@@ -98,12 +101,11 @@ class Client:
     traffic = self._endpoint.traffic
     answers: list[Any] = [None] * len(questions)
     todo = iter(range(len(questions)))
-    timeout = traffic.timeout_secs
     server = openai.AsyncOpenAI(
       api_key=self._key or 'none',  # The package insists on one.
       base_url=self._url,
       max_retries=0,
-      timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECS)),
+      timeout=openai.Timeout(None, connect=_CONNECT_SECS),
     )
 
     async def work() -> None:
@@ -133,10 +135,9 @@ class Client:
       await self._pace.turn(question.tokens)
       asked = 0.0
       try:
-        if question.body is None:
-          answer = await server.get(path, cast_to=object)
-        else:
-          answer = await server.post(path, cast_to=object, body=question.body)
+        # Of all of it: a server may send a blank now and then.
+        async with asyncio.timeout(self._endpoint.traffic.timeout_secs):
+          answer = await _send(server, path, question.body)
         result = read(answer)
       except openai.APIStatusError as e:
         self._check_worth_retrying(e, question)
@@ -144,6 +145,9 @@ class Client:
         asked = _asked_wait(e.response.headers)
       except openai.APIConnectionError as e:
         problem = self._said(e.__cause__ or e)
+      except TimeoutError:
+        secs = self._endpoint.traffic.timeout_secs
+        problem = f'nothing whole within {secs:g} s'
       except _UNREADABLE as e:
         problem = f'what cannot be read: {self._said(e)}'
       else:
@@ -214,6 +218,25 @@ class Client:
     if self._key:
       words = words.replace(self._key, f'${self._endpoint.key_env}')
     return words[:_LONGEST_QUOTE]
+
+
+async def _send(
+  server: openai.AsyncOpenAI, path: str, body: Mapping[str, Any] | None
+) -> Any:
+  if body is None:
+    return await server.get(path, cast_to=object)
+  return await server.post(path, cast_to=object, body=body)
+
+
+def _key(name: str) -> str:
+  """The key in an environment variable, '' without one."""
+  key = os.environ.get(name, '').strip()
+  if not (key.isascii() and key.isprintable()):
+    # Who sends it would quote it.
+    raise errors.UserError(
+      f'${name} holds more than a key, which is one line of ASCII: set it anew.'
+    )
+  return key
 
 
 class _NotThereError(errors.UserError):

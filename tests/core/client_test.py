@@ -22,6 +22,11 @@ _FAULTS = {
   'HTML': (200, b'<html>Welcome</html>', {'Content-Type': 'text/html'}),
   'another thing': (200, {'error': 'upstream'}, {}),
   'a list': (200, [1], {}),
+  'one that never ends': (
+    200,
+    servers.Slowly([b' ' * 10] * 10 + [{'value': 9}]),
+    {},
+  ),
 }
 
 
@@ -63,19 +68,19 @@ def _soon(monkeypatch):
   monkeypatch.setenv('OPENAI_API_KEY', _KEY)
 
 
-@pytest.mark.parametrize('fault', [*_FAULTS, 'a reset', 'silence'])
+@pytest.mark.parametrize('fault', [*_FAULTS, 'a reset'])
 def test_a_fault_that_passes_costs_nothing(fault, scripted):
   def answer(request):
     if request.number >= 2:
       return _echo(request)
     if fault == 'a reset':
       raise servers.Reset
-    if fault == 'silence':
-      time.sleep(0.6)
-    return _FAULTS.get(fault, (200, {'value': 'late'}, {}))
+    return _FAULTS[fault]
 
   server = scripted(answer)
-  client = _client(server, timeout_secs=0.3 if fault == 'silence' else 60.0)
+  client = _client(
+    server, timeout_secs=0.3 if fault == 'one that never ends' else 60.0
+  )
   assert _ask(client, _questions(1)) == [0]
   assert [r.body for r in server.requests] == [{'n': 0}] * 3
   assert client.counts['retries'] == 2
@@ -144,6 +149,16 @@ def test_a_missing_key_is_said(scripted, monkeypatch):
   server = scripted(lambda _: (401, {}, {}))
   with pytest.raises(errors.UserError, match=r'\$MY_KEY, which is not set'):
     _ask(_client(server, key_env='MY_KEY'), _questions(1))
+
+
+@pytest.mark.parametrize('key', ['sk-hunter2\nx', 'sk-hunter2-ß'])
+def test_a_key_that_cannot_be_sent_is_refused_unquoted(
+  key, scripted, monkeypatch
+):
+  monkeypatch.setenv('OPENAI_API_KEY', key)
+  with pytest.raises(errors.UserError, match='holds more than a key') as e:
+    _client(scripted(_echo))
+  assert 'hunter2' not in f'{e.value}'
 
 
 def test_warnings_about_faults_hold_no_key(scripted, caplog):
