@@ -12,9 +12,10 @@ from fsspec.implementations import memory
 from erp_jax.core import runtime
 from erp_jax.data import assets
 from erp_jax.probe import records as records_lib
+from tests.object_store import bucket, door, doorway
 from tests.servers import llama, scripted
 
-__all__ = ['llama', 'scripted']
+__all__ = ['bucket', 'door', 'doorway', 'llama', 'scripted']
 
 
 def pytest_configure() -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+import fsspec.config
 from etils import epath
 
 from erp_jax.core import errors
@@ -32,7 +33,8 @@ def is_bucket(path: epath.PathLike) -> bool:
 def check_client(path: epath.PathLike) -> None:
   """UserError unless the package that reads such a bucket is installed.
 
-  That package then leaves the telling of failures to us.
+  Called before a process uses the bucket: its client then remembers no
+  listing, which would hide what others write, and says nothing by itself.
   """
   scheme, found, _ = os.fspath(path).partition('://')
   if not found:
@@ -48,6 +50,7 @@ def check_client(path: epath.PathLike) -> None:
       f'{path} needs {package}, which is not installed: pip install {install}.'
     )
   logging.getLogger(package).setLevel(logging.CRITICAL)
+  fsspec.config.conf.setdefault(scheme, {})['use_listings_cache'] = False
 
 
 def client_errors() -> tuple[type[Exception], ...]:

@@ -147,8 +147,8 @@ def _line(told: Mapping[str, Any], idle: float) -> str:
   if 'host_gib' in memory:
     parts.append(f'{memory["host_gib"]:.1f} GiB')
   if 'device_gib' in memory:
-    limit = f' of {memory["device_limit_gib"]:.1f}'
-    parts.append(f'device {memory["device_gib"]:.1f}{limit} GiB')
+    limit = memory.get('device_limit_gib', float('nan'))
+    parts.append(f'device {memory["device_gib"]:.1f} of {limit:.1f} GiB')
   if 'secs_left' in told:
     parts.append(f'{duration(told["secs_left"])} left')
   return ', '.join(parts)

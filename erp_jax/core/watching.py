@@ -70,8 +70,8 @@ def watched(
       handlers.append(trace.Trace(place('profile') / name, cfg.profile))
     stack.callback(_put, places)
     stack.enter_context(events.handled(handlers))
-    stack.enter_context(_told_now_and_then(places))
     events.emit('start', _start(workdir, command, host))
+    stack.enter_context(_told_now_and_then(places))
     with failures.noted(_tell_failure):
       yield
     events.emit('usage', gauges())
@@ -118,6 +118,7 @@ def _told_now_and_then(places: Sequence[staging.Staged]) -> Iterator[None]:
   ended = threading.Event()
 
   def tell() -> None:
+    _put(places)  # So that it is seen to have begun.
     while not ended.wait(_EVERY_SECS):
       events.emit('usage', events.usage())
       _put(places)

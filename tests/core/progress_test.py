@@ -1,44 +1,105 @@
-"""Progress in a log: rate, time left, and work that was spared."""
+"""Progress in a log: a heartbeat with rate, slots, memory and time left."""
 
 import logging
+import time
 
-from erp_jax.core import progress
+import pytest
+
+from erp_jax.core import events, progress
 
 
-def test_lines_tell_what_was_done(caplog, monkeypatch):
-  monkeypatch.setattr(progress, '_LOG_EVERY_SECS', 0.0)
+@pytest.fixture
+def lines(caplog):
+  """What was logged so far."""
   caplog.set_level(logging.INFO, logger='erp_jax')
-  with progress.track('sample', 100, 'tokens') as advance:
-    advance(10)
-    advance(5, skipped=40)
-    advance(0, skipped=20)
-    advance(25)
-  lines = [record.getMessage() for record in caplog.records]
-  assert lines[0].startswith('sample: 10 of 100 tokens')
-  assert lines[1].startswith('sample: 15 of 60 tokens')
-  assert lines[3].startswith('sample: 40 of 40 tokens')
-  assert lines[3].endswith(' 0 s left')
-  assert lines[-1].startswith('sample: 40 tokens in')
+  return lambda: [record.getMessage() for record in caplog.records]
 
 
-def test_lines_of_a_stream_know_no_end(caplog, monkeypatch):
-  monkeypatch.setattr(progress, '_LOG_EVERY_SECS', 0.0)
-  caplog.set_level(logging.INFO, logger='erp_jax')
-  with progress.track('route', 0, 'prompts') as advance:
-    advance(3)
-    advance(4)
-  lines = [record.getMessage() for record in caplog.records]
-  assert lines[1].startswith('route: 7 prompts, ')
-  assert 'left' not in lines[1]
+@pytest.fixture
+def clock(monkeypatch):
+  """Seconds that pass when they are set."""
+  now = [0.0]
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+  return now
 
 
-def test_slow_work_has_a_rate_that_is_not_zero(caplog, monkeypatch):
-  times = iter([0.0, 30.0, 60.0, 60.0])
-  monkeypatch.setattr(progress.time, 'monotonic', lambda: next(times))
-  caplog.set_level(logging.INFO, logger='erp_jax')
+def _line(work, idle=0.0):
+  return progress._line(work.scalars(), idle)
+
+
+def test_a_line_tells_what_was_done(clock, monkeypatch):
+  memory = {'host_gib': 3.04}
+  monkeypatch.setattr(events, 'usage', lambda: memory)
+  work = progress._Work('sample a', 4000, 'tokens')
+  clock[0] = 60.0
+  assert _line(work) == 'sample a: 0 of 4000 tokens, 3.0 GiB'
+  work.advance(300, 0, 6, 8)
+  clock[0] = 100.0
+  memory |= {'device_gib': 14.12, 'device_limit_gib': 79.1}
+  # 3700 are left at 3 a second.
+  assert _line(work) == (
+    'sample a: 300 of 4000 tokens, 3 tokens/s, slots 75 % busy, 3.0 GiB, '
+    'device 14.1 of 79.1 GiB, 20 min 33 s left'
+  )
+  # Since then no slot was used; 700 more will not be needed.
+  work.advance(0, 700, 0, 0)
+  assert _line(work, idle=40.0) == (
+    'sample a: 300 of 3300 tokens, 3 tokens/s, none for 40 s, 3.0 GiB, '
+    'device 14.1 of 79.1 GiB, 5 min 0 s left'
+  )
+
+
+def test_slow_work_has_a_rate_that_is_not_zero(clock, monkeypatch):
+  monkeypatch.setattr(events, 'usage', dict)
+  work = progress._Work('fit', 4, 'splits')
+  clock[0] = 30.0
+  work.advance(1, 0, 0, 0)
+  assert _line(work) == 'fit: 1 of 4 splits, 2.0 per minute, 1 min 30 s left'
+
+
+def test_a_stream_knows_no_end(clock, monkeypatch):
+  monkeypatch.setattr(events, 'usage', dict)
+  work = progress._Work('route', 0, 'prompts')
+  clock[0] = 1.0
+  work.advance(7, 0, 0, 0)
+  assert _line(work) == 'route: 7 prompts, 7 prompts/s'
+
+
+def test_the_end_is_told(clock, lines):
   with progress.track('fit', 4, 'splits') as advance:
+    clock[0] = 30.0
     advance(1)
+    clock[0] = 60.0
     advance(1)
-  lines = [record.getMessage() for record in caplog.records]
-  assert lines[0] == 'fit: 1 of 4 splits, 2.0 per minute, 90 s left'
-  assert lines[-1] == 'fit: 2 splits in 60.0 s (2.0 per minute)'
+  assert lines() == ['fit: 2 splits in 60.0 s (2.0 per minute)']
+
+
+def test_the_heart_beats_though_nothing_is_done(lines, monkeypatch):
+  monkeypatch.setattr(progress, '_BEAT_SECS', 0.01)
+  until = time.monotonic() + 60
+  with progress.track('sample', 100, 'tokens') as advance:
+    while len(lines()) < 2:
+      assert time.monotonic() < until
+      time.sleep(0.01)
+    assert all(x.startswith('sample: 0 of 100 tokens, none') for x in lines())
+    advance(5, busy=1, slots=4)
+    told = len(lines())
+    while len(lines()) < told + 2:
+      assert time.monotonic() < until
+      time.sleep(0.01)
+  assert lines()[-2].startswith('sample: 5 of 100 tokens, ')
+  assert any('slots 25 % busy' in line for line in lines())
+  told = len(lines())
+  time.sleep(0.1)
+  assert len(lines()) == told  # It has stopped.
+
+
+def test_a_terminal_has_a_bar_and_no_lines(lines, monkeypatch, capsys):
+  monkeypatch.setenv('FORCE_COLOR', '1')  # As a terminal to rich.
+  monkeypatch.setattr(progress, '_BEAT_SECS', 0.01)
+  with progress.track('sample', 100, 'tokens') as advance:
+    advance(25)
+    advance(25, skipped=50)
+    time.sleep(0.1)
+  assert not lines()
+  assert '100%' in capsys.readouterr().err

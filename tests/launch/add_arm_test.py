@@ -63,7 +63,10 @@ def copied(finished, tmp_path):
 
 
 def _files(workdir: pathlib.Path) -> dict[str, tuple[int, str]]:
-  """Time and sum of each file but locks and records of processes."""
+  """Time and sum of each file but locks, and what processes say of themselves.
+
+  Those tell of mistakes too.
+  """
   return {
     str(file.relative_to(workdir)): (
       file.stat().st_mtime_ns,
@@ -72,7 +75,7 @@ def _files(workdir: pathlib.Path) -> dict[str, tuple[int, str]]:
     for file in workdir.rglob('*')
     if file.is_file()
     and file.name != '.lock'
-    and file.parent != workdir / 'processes'
+    and file.parent.name not in ('processes', 'events')
   }
 
 
