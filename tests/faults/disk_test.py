@@ -59,7 +59,8 @@ class _SmallDisk:
     )
 
   def remount(self, option: str) -> None:
-    done = self.run('mount', '-o', f'remount,{option}', self._mount)
+    # With a source, mount repeats no option that a namespace may not set.
+    done = self.run('mount', '-o', f'remount,{option}', 'none', self._mount)
     assert done.returncode == 0, done.stderr
 
   def leave(self, size: int, _next: int) -> None:
