@@ -15,4 +15,4 @@ def main(cfg, workdir):
 
 
 if __name__ == '__main__':
-  app.run(main, pipeline_config.Pipeline)
+  app.run_shared(main, pipeline_config.Pipeline)

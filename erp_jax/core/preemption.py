@@ -111,8 +111,13 @@ def finished_first(being_made: Callable[[], str]) -> Iterator[None]:
     handler.being_made = before
 
 
+def is_asked() -> bool:
+  """Whether SIGTERM came."""
+  handler = _handler()
+  return handler is not None and handler.is_asked
+
+
 def stop_if_asked() -> None:
   """Raises Preempted if SIGTERM came."""
-  handler = _handler()
-  if handler and handler.is_asked:
-    handler.stop()
+  if is_asked():
+    _handler().stop()

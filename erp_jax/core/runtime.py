@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import jax
 
-from erp_jax.core import sharding
+from erp_jax.core import errors, group, sharding
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,38 @@ class RuntimeConfig:
   # over `model` of them.
   data: int = 1
   model: int = 1
+  # A process group is one model over so many hosts, a process on each, and the
+  # mesh is of all their devices. The coordinator is HOST:PORT of the first one,
+  # `host` which one this is; without, JAX asks the cluster.
+  hosts: int = 1
+  host: int = -1
+  coordinator: str = ''
+  join_secs: float = 300.0  # For all hosts to come.
+  heartbeat_secs: float = 100.0  # Until one that is not heard of is lost.
+  # Groups that share the shards of each artefact, and which of them this is.
+  replicas: int = 1
+  replica: int = 0
+  # After SIGTERM, for the shard that is being made; 0 to stop at once.
+  grace_secs: float = 100.0
+  tensorboard: bool = False  # Scalars in WORKDIR/tensorboard too.
+  # Seconds that JAX's profiler traces, from the first progress; 0 for none.
+  profile: float = 0.0
+
+  def __post_init__(self):
+    for name in ('hosts', 'join_secs', 'heartbeat_secs', 'replicas'):
+      errors.check_least(f'runtime.{name}', getattr(self, name), 1)
+    for name in ('grace_secs', 'profile'):
+      errors.check_least(f'runtime.{name}', getattr(self, name), 0)
+    if self.coordinator and not 0 <= self.host < self.hosts:
+      raise errors.UserError(
+        f'runtime.host is {self.host}, but with runtime.coordinator it must be '
+        f'0 to runtime.hosts - 1 = {self.hosts - 1}, another on each host.'
+      )
+    if not 0 <= self.replica < self.replicas:
+      raise errors.UserError(
+        f'runtime.replica is {self.replica}, but must be 0 to '
+        f'runtime.replicas - 1 = {self.replicas - 1}.'
+      )
 
 
 class CompileCounter:
@@ -88,10 +120,28 @@ def start(cfg: RuntimeConfig) -> CompileCounter:
 def started(cfg: RuntimeConfig) -> Iterator[CompileCounter]:
   """`start`, with the config's mesh in force; one device needs none.
 
-  Raises UserError if there are too few devices.
+  With hosts > 1 this process joins its group first. Raises UserError if there
+  are too few devices, or another number of hosts.
   """
   counter = start(cfg)
+  if cfg.hosts > 1:
+    group.join(
+      *(cfg.hosts, cfg.coordinator, cfg.host),
+      *(cfg.join_secs, cfg.heartbeat_secs),
+    )
+  if jax.process_count() != cfg.hosts:
+    raise errors.UserError(
+      f'runtime.hosts is {cfg.hosts}, but this is one of {jax.process_count()} '
+      f'processes: set --config.runtime.hosts={jax.process_count()}, or start '
+      f'it on {cfg.hosts}.'
+    )
   unused = jax.device_count() - cfg.data * cfg.model
+  if unused and cfg.hosts > 1:
+    raise errors.UserError(
+      f'runtime.data x runtime.model is {cfg.data} x {cfg.model}, but the '
+      f'{cfg.hosts} hosts of this group have {jax.device_count()} devices: the '
+      'mesh of a group must have all of them.'
+    )
   if unused > 0:
     _log.warning(
       '%d of %d devices have nothing to do: raise runtime.data or .model.',

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 
@@ -72,6 +73,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   if math.prod(mesh.shape.values()) == 1:
     return x
   return jax.lax.with_sharding_constraint(x, spec(x.shape, axes, mesh))
+
+
+def fetch(tree: Any) -> Any:
+  """The arrays' values as NumPy arrays, whole on each host of a group."""
+  if jax.process_count() > 1:
+    mesh = jax.sharding.get_mesh()
+    whole = jax.NamedSharding(mesh, jax.P())
+    tree = jax.jit(_same, out_shardings=whole)(tree)
+  return jax.device_get(tree)
+
+
+def _same(tree):  # One function, so that it is compiled once for its shapes.
+  return tree
 
 
 def make_mesh(data: int, model: int) -> jax.sharding.Mesh:

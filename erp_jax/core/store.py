@@ -1,10 +1,11 @@
 """Artefacts: folders of checksummed files, keyed by what made them.
 
-An artefact is a folder that one writer at a time fills. Its `identity.json`
-is written first and says what made it; its shards are Parquet files, each with
-a small record of its checksum beside it; its `manifest.json` is written last,
-and only then do readers see the artefact. A killed writer leaves finished
-shards, which the next one keeps, and temporary files, which it removes.
+An artefact is a folder that one writer at a time fills, or replicas with a
+share of it each. Its `identity.json` is written first and says what made it;
+its shards are Parquet files, each with a small record of its checksum beside
+it; its `manifest.json` is written last, and only then do readers see the
+artefact. A killed writer leaves finished shards, which the next one keeps, and
+temporary files, which it removes.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,6 +32,8 @@ from erp_jax.core import (
   preemption,
   whole_files,
 )
+
+_log = logging.getLogger(__name__)
 
 _IDENTITY = 'identity.json'
 _MANIFEST = 'manifest.json'
@@ -152,9 +157,12 @@ class Artifact:
 
   @contextlib.contextmanager
   def writer(
-    self, provenance: Mapping[str, Any], allow_version_change: bool = False
+    self,
+    provenance: Mapping[str, Any],
+    allow_version_change: bool = False,
+    share: locks.Share = locks.ALL,
   ) -> Iterator['Writer']:
-    """The one writer of this artefact, holding its lock.
+    """The one writer of this artefact or share of it, holding its lock.
 
     Args:
       provenance: recorded, not identity: `versions` of packages, code
@@ -165,52 +173,58 @@ class Artifact:
     """
     with failures.writing(self.path, 0):
       self.path.mkdir(parents=True, exist_ok=True)
-    with locks.held(self.path):
-      begun = self.path / _IDENTITY
-      changes: list[str] = []
-      if self._is_ours():
-        changes = compare.major_changes(
-          read_json(begun)['versions'], provenance['versions']
-        )
-        if changes and not allow_version_change:
-          raise errors.UserError(
-            f'{self.path} was begun under other versions: '
-            f'{"; ".join(changes)}; install those, or pass '
-            '--allow_version_change to go on (it is written down).'
-          )
-      else:
-        if any(self.path.glob('part-*')):
-          raise errors.UserError(
-            f'{self.path} holds shards, but no {_IDENTITY} that says what made '
-            'them: put it back, or delete that folder.'
-          )
-        self._remove_replaced()
-        write_json(
-          begun,
-          {
-            'identity': self.identity,
-            'versions': provenance['versions'],
-            'num_shards': self.num_shards,
-          },
-        )
-      for stale in [
-        *self.path.glob(f'{whole_files.TMP}*'),
-        self.path / FAILURE,
-      ]:
-        stale.unlink(missing_ok=True)
-      writer = Writer(self, dict(provenance), changes)
+    with locks.held(self.path, share):
+      with locks.turn(self.path, share):
+        changes = self._begin(provenance['versions'], allow_version_change)
+        self._forget(share)
+      writer = Writer(self, dict(provenance), changes, share)
       about = {'artifact': f'{self.path}', 'num_shards': self.num_shards}
       with (
         events.told(about),
-        failures.noted(self._note_failure),
+        failures.noted(lambda e: self._note_failure(e, share)),
         preemption.finished_first(writer.being_made),
       ):
         yield writer
 
-  def _note_failure(self, e: BaseException | None) -> None:
+  def _begin(self, versions: Any, allow_version_change: bool) -> list[str]:
+    """Says what makes it, or checks that; which major versions have changed."""
+    begun = self.path / _IDENTITY
+    if self._is_ours():
+      changes = compare.major_changes(read_json(begun)['versions'], versions)
+      if changes and not allow_version_change:
+        raise errors.UserError(
+          f'{self.path} was begun under other versions: {"; ".join(changes)}; '
+          'install those, or pass --allow_version_change to go on (it is '
+          'written down).'
+        )
+      return changes
+    if any(self.path.glob('part-*')):
+      raise errors.UserError(
+        f'{self.path} holds shards, but no {_IDENTITY} that says what made '
+        'them: put it back, or delete that folder.'
+      )
+    self._remove_replaced()
+    made = {'identity': self.identity, 'versions': versions}
+    write_json(begun, made | {'num_shards': self.num_shards})
+    return []
+
+  def _forget(self, share: locks.Share) -> None:
+    """Removes what a writer left that did not end well; not a sibling's."""
+    failure = self.path / FAILURE
+    if share == locks.ALL:
+      for stale in [*self.path.glob(f'{whole_files.TMP}*'), failure]:
+        stale.unlink(missing_ok=True)
+    elif failure.exists():
+      error = read_json(failure, ('error',))['error']
+      whose = re.match(rf'replica \d+ of {share.of}\b', error)
+      if not whose or whose[0] == f'{share}':
+        failure.unlink(missing_ok=True)
+
+  def _note_failure(self, e: BaseException | None, share: locks.Share) -> None:
     """Leaves the reason for those who ask for the status."""
     if isinstance(e, Exception):  # Not what a person or a signal stops.
-      write_json(self.path / FAILURE, {'error': errors.said(e)})
+      whose = '' if share == locks.ALL else f'{share}: '
+      write_json(self.path / FAILURE, {'error': whose + errors.said(e)})
 
   def _remove_replaced(self) -> None:
     """Removes the files of another identity: none may pass for ours."""
@@ -223,20 +237,26 @@ class Artifact:
 
 
 class Writer:
-  """Adds shards to one artefact and completes it."""
+  """Adds shards to one artefact, those of its share, and completes it."""
 
   def __init__(
-    self, artifact: Artifact, provenance: dict[str, Any], changes: list[str]
+    self,
+    artifact: Artifact,
+    provenance: dict[str, Any],
+    changes: list[str],
+    share: locks.Share,
   ):
     self._artifact = artifact
     self._provenance = provenance
     self._changes = changes
+    self._share = share
     self._files: dict[str, str] = {}
-    self._left = set(range(artifact.num_shards))
+    self._mine = range(share.index, artifact.num_shards, share.of)
+    self._left = set(self._mine)
 
   def being_made(self) -> str:
     """Such as '2 of 3 shards of FOLDER'; '' if it has none."""
-    total = self._artifact.num_shards
+    total = len(self._mine)
     done = f'{total - len(self._left)} of {total} shards'
     return f'{done} of {self._artifact.path}' if total else ''
 
@@ -246,11 +266,8 @@ class Writer:
     A finished shard is verified against its checksum first: UserError names
     one that was altered.
     """
-    self._left = {
-      i
-      for i in range(self._artifact.num_shards)
-      if not self._record(i).exists() or not self._verify(i)
-    }
+    is_done = lambda i: self._record(i).exists() and self._verify(i)
+    self._left = {i for i in self._mine if not is_done(i)}
     return sorted(self._left)
 
   def write_shard(
@@ -291,27 +308,37 @@ class Writer:
         total[name] = total.get(name, 0) + count
     return total
 
+  def is_complete(self) -> bool:
+    """Whether no shard is missing; says how many the other replicas owe."""
+    total = self._artifact.num_shards
+    others = set(range(total)) - set(self._mine)
+    owed = sum(not self._record(i).exists() for i in others)
+    if owed:
+      _log.info(
+        '%d of %d shards of %s are missing: other replicas have them to make.',
+        *(owed, total, self._artifact.path),
+      )
+    return not owed
+
   def finish(self, info: Mapping[str, Any] | None = None) -> None:
     """Writes the manifest, which makes the artefact visible to readers."""
     art = self._artifact
-    write_json(
-      art.path / _MANIFEST,
-      {
-        'identity': art.identity,
-        'digest': art.digest,
-        'shards': {
-          art.shard_name(i): {
-            k: v for k, v in read_json(self._record(i)).items() if k != 'counts'
-          }
-          for i in range(art.num_shards)
-        },
-        'files': self._files,
-        'counts': self.shard_counts(),
-        'info': dict(info or {}),
-        'provenance': self._provenance,
-        'version_changes': self._changes,
-      },
-    )
+    shards = {}
+    for i in range(art.num_shards):
+      record = read_json(self._record(i))
+      shards[art.shard_name(i)] = {k: record[k] for k in ('sha256', 'rows')}
+    manifest = {
+      'identity': art.identity,
+      'digest': art.digest,
+      'shards': shards,
+      'files': self._files,
+      'counts': self.shard_counts(),
+      'info': dict(info or {}),
+      'provenance': self._provenance,
+      'version_changes': self._changes,
+    }
+    with locks.turn(art.path, self._share):  # Another may complete it as well.
+      write_json(art.path / _MANIFEST, manifest)
 
   def _path(self, index: int) -> epath.Path:
     return self._artifact.path / self._artifact.shard_name(index)
@@ -321,7 +348,7 @@ class Writer:
 
   def _verify(self, index: int) -> bool:
     checksum = read_json(self._record(index), ('sha256',))['sha256']
-    _read_verified(self._path(index), checksum)
+    whole_files.read(self._path(index), checksum)
     return True
 
 
@@ -359,7 +386,7 @@ def check_made_with(path: epath.PathLike, expected: Mapping[str, Any]) -> None:
 def read_file(path: epath.PathLike, name: str) -> bytes:
   """A named file of a complete artefact, checked against its checksum."""
   checksum = read_manifest(path)['files'][name]
-  return _read_verified(epath.Path(path) / name, checksum)
+  return whole_files.read(epath.Path(path) / name, checksum)
 
 
 def read_table(path: epath.PathLike) -> pa.Table:
@@ -367,27 +394,7 @@ def read_table(path: epath.PathLike) -> pa.Table:
   manifest = read_manifest(path)
   return pa.concat_tables(
     pq.read_table(
-      io.BytesIO(_read_verified(epath.Path(path) / name, record['sha256']))
+      io.BytesIO(whole_files.read(epath.Path(path) / name, record['sha256']))
     )
     for name, record in manifest['shards'].items()
   )
-
-
-def _read_verified(file: epath.Path, checksum: str) -> bytes:
-  """A file's bytes; UserError with its name if missing or altered."""
-  beside = file.with_suffix('.json')
-  record = f' and {beside.name}' if file.suffix == '.parquet' else ''
-  fix = f'delete {file}{record if beside.exists() else ""}, and run again'
-  if not file.exists():
-    raise errors.UserError(
-      f'{file} is missing: run the stage that writes it again (after deleting '
-      'what is left of the file).'
-    )
-  data = file.read_bytes()
-  found = hashlib.sha256(data).hexdigest()
-  if found != checksum:
-    raise errors.UserError(
-      f'{file} is corrupt: sha256 {found[:16]}…, expected {checksum[:16]}…: '
-      f'{fix}.'
-    )
-  return data

@@ -1,10 +1,11 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 
 from etils import epath
 
-from erp_jax.core import failures
+from erp_jax.core import errors, failures
 
 TMP = '.tmp-'  # How the name of a file that is not whole begins.
 
@@ -31,3 +32,23 @@ def replace(path: epath.Path, data: bytes) -> None:
       os.fsync(folder)
     finally:
       os.close(folder)
+
+
+def read(file: epath.Path, checksum: str) -> bytes:
+  """A file's bytes; UserError with its name if missing or altered."""
+  beside = file.with_suffix('.json')
+  record = f' and {beside.name}' if file.suffix == '.parquet' else ''
+  fix = f'delete {file}{record if beside.exists() else ""}, and run again'
+  if not file.exists():
+    raise errors.UserError(
+      f'{file} is missing: run the stage that writes it again (after deleting '
+      'what is left of the file).'
+    )
+  data = file.read_bytes()
+  found = hashlib.sha256(data).hexdigest()
+  if found != checksum:
+    raise errors.UserError(
+      f'{file} is corrupt: sha256 {found[:16]}…, expected {checksum[:16]}…: '
+      f'{fix}.'
+    )
+  return data

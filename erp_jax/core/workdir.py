@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
 from etils import epath
 
-from erp_jax.core import errors, store
+from erp_jax.core import errors, group, locks, preemption, store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Workdir:
     provenance: package versions, code revision, machine.
     allow_version_change: go on with artefacts begun under other major
       versions.
+    share: the shards that are written here; others are left to replicas.
   """
 
   path: epath.Path
   provenance: Mapping[str, Any]
   allow_version_change: bool = False
+  share: locks.Share = locks.ALL
 
   def artifact(
     self,
@@ -37,10 +40,23 @@ class Workdir:
     return store.Artifact(self.path / name, identity, num_shards, replaceable)
 
   @contextlib.contextmanager
-  def writer(self, artifact: store.Artifact) -> Iterator[store.Writer]:
-    """The one writer of an artefact of this run."""
-    with artifact.writer(self.provenance, self.allow_version_change) as writer:
-      yield writer
+  def writer(
+    self, artifact: store.Artifact
+  ) -> Iterator['store.Writer | GroupWriter']:
+    """The one writer of this run's share of an artefact."""
+    begun = artifact.writer(
+      self.provenance, self.allow_version_change, self.share
+    )
+    if not group.is_joined():
+      with begun as writer:
+        yield writer
+      return
+    with contextlib.ExitStack() as stack:
+      made = []
+      group.of_first(lambda: made.append(stack.enter_context(begun)))
+      if not made:
+        stack.enter_context(preemption.finished_first(lambda: 'a shard'))
+      yield GroupWriter(*made)
 
   def once(
     self,
@@ -56,6 +72,59 @@ class Workdir:
         writer.write_file(file, store.json_bytes(content))
         writer.finish()
     return json.loads(store.read_file(artifact.path, file))
+
+
+class GroupWriter:
+  """A store.Writer of the first host of a group, for all of its hosts.
+
+  All call it alike, and wait for each other. What one is told by SIGTERM, all
+  do, between two shards.
+  """
+
+  def __init__(self, writer: store.Writer | None = None):
+    self._writer = writer
+    self._left: set[int] = set()
+
+  def missing(self) -> list[int]:
+    """As store.Writer."""
+    missing = group.of_first(lambda: self._writer.missing())
+    self._left = set(missing)
+    return missing
+
+  def write_shard(
+    self, index: int, table: pa.Table, counts: Mapping[str, float] | None = None
+  ) -> None:
+    """As store.Writer; `table` and `counts` are the first host's."""
+    group.of_first(lambda: self._writer.write_shard(index, table, counts))
+    self._left.discard(index)
+    if self._left:
+      self._stop_if_any_is_asked()
+
+  def write_file(self, name: str, data: bytes) -> None:
+    """As store.Writer; `data` is the first host's."""
+    group.of_first(lambda: self._writer.write_file(name, data))
+
+  def shard_counts(self) -> dict[str, float]:
+    """As store.Writer."""
+    return group.of_first(lambda: self._writer.shard_counts())
+
+  def is_complete(self) -> bool:
+    """As store.Writer."""
+    complete = group.of_first(lambda: self._writer.is_complete())
+    self._stop_if_any_is_asked()
+    return complete
+
+  def finish(self, info: Mapping[str, Any] | None = None) -> None:
+    """As store.Writer; `info` is the first host's."""
+    group.of_first(lambda: self._writer.finish(info))
+    self._stop_if_any_is_asked()
+
+  def _stop_if_any_is_asked(self) -> None:
+    if group.any_of(preemption.is_asked()):
+      raise preemption.Preempted(
+        'a host of this group was stopped by SIGTERM; the same command on all '
+        'goes on where this one was.'
+      )
 
 
 def check_name(kind: str, name: str) -> None:

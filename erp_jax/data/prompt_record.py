@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from erp_jax.core import config, store
+from erp_jax.core import config, group, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import prompts as prompts_lib
 
@@ -18,7 +18,7 @@ def write(
 ) -> None:
   """Ids, categories and sources as a table; counts by source in the manifest.
 
-  It is written anew where any of it has changed.
+  It is written anew where any of it has changed; of replicas by the first.
   """
   identity = {
     'stage': 'prompts',
@@ -28,7 +28,7 @@ def write(
     'counts': store.digest(selection.counts),
   }
   artifact = workdir.artifact(FOLDER, identity, replaceable=True)
-  if artifact.is_done():
+  if workdir.share.index or group.of_first(artifact.is_done):
     return
   table = pa.table(
     {

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors, shapes
+from erp_jax.core import errors, shapes, sharding
 from erp_jax.models import (
   bits,
   catalog,
@@ -83,7 +83,7 @@ class Network:
       token_BT,
       valid_BT,
     )
-    return jax.device_get(emb_BE)
+    return sharding.fetch(emb_BE)
 
 
 def load(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from erp_jax.core import progress
+from erp_jax.core import group, progress
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.embed import embedder as embedder_lib
@@ -41,7 +41,7 @@ def run(
   }
   num_shards = -(-len(prompts) // _SHARD_PROMPTS)
   artifact = workdir.artifact(folder(cfg), identity, num_shards)
-  if artifact.is_done():
+  if group.of_first(artifact.is_done):
     return
   embedder = embedder_lib.load(cfg)
   with workdir.writer(artifact) as writer:
@@ -58,6 +58,8 @@ def run(
           'sum_of_norms': result.mean_norm * len(part),
         },
       )
+    if not writer.is_complete():
+      return
     counts = writer.shard_counts()
     if counts['truncated']:
       _log.warning(

@@ -81,7 +81,7 @@ def generate(
   cfg: EngineConfig,
   prompts: Sequence[Sequence[int]],
   words_NKJ: np.ndarray,
-  advance: Callable[[int], None] = lambda n: None,
+  advance: Callable[..., None] = lambda n, busy, slots: None,
   limit_NK: np.ndarray | None = None,
 ) -> tuple[list[list[Response]], Use]:
   """Samples K responses per prompt, distributed as model and task say.
@@ -90,7 +90,8 @@ def generate(
     params: of `task.model`.
     prompts: token ids of each prompt, N of them.
     words_NKJ: what names each response's noise (`noise.response_words`).
-    advance: told how many tokens were sampled since the last time.
+    advance: told how many tokens were sampled since the last time, and of how
+      many slots × steps how many were busy: `progress.track`.
     limit_NK: tokens of each response, at most; from 1 to
       `task.max_new_tokens`, which it is where there is none.
   Returns:
@@ -112,7 +113,7 @@ def generate(
   while run.queue or run.seats.num_running:
     begun = run.arrange()
     stepped, computed = run.chunk() if run.seats.num_running else (0, 0)
-    advance(begun + stepped)
+    advance(begun + stepped, busy=stepped, slots=computed)
     tokens, first = tokens + begun + stepped, first + begun
     slot_steps += computed
   return [
@@ -245,7 +246,7 @@ class _Run:
   def _get(self, tokens: Any) -> tuple[Any, np.ndarray]:
     """Tokens on the host, and which slots are active; UserError for a NaN."""
     slots = self.state.slots
-    tokens, active_PK, finite = jax.device_get(
+    tokens, active_PK, finite = sharding.fetch(
       (tokens, slots.active_PK, slots.finite)
     )
     if not finite:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pyarrow as pa
 
-from erp_jax.core import errors, progress, store
+from erp_jax.core import errors, group, progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
@@ -130,8 +130,12 @@ def run(
     name: artifact(workdir, name, arm, prompts, cfg)
     for name, arm in arms.items()
   }
-  todo = [name for name, art in artifacts.items() if not art.is_done()]
+  todo = [
+    name for name, art in artifacts.items() if not group.of_first(art.is_done)
+  ]
   elsewhere = [name for name in todo if arms[name].is_served]
+  for name in elsewhere:
+    group.check_alone(f'arm {name!r}')
   if elsewhere and cfg.generation == VENDOR:
     raise errors.UserError(
       f'sample.generation is {VENDOR!r}, but arm {elsewhere[0]!r} is served '
@@ -257,7 +261,8 @@ def _fill(workdir, artifact, name, prompts, cfg, drawn: _Drawn) -> None:
         rows, counts = drawn.draw(_shard(i, cfg), advance)
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         writer.write_shard(i, table, counts)
-    writer.finish(drawn.end(writer.shard_counts()))
+    if writer.is_complete():
+      writer.finish(drawn.end(writer.shard_counts()))
 
 
 def _shard(index: int, cfg: SampleConfig) -> slice:

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from erp_jax.core import errors
+from erp_jax.core import errors, sharding
 from erp_jax.score import preference
 
 _log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Reward:
   def __call__(self, x_BE: np.ndarray) -> np.ndarray:
     """Rewards [B], float32, in logits."""
     parts = [
-      jax.device_get(_reward(self.graph, self.params, self._scaled(part_BE)))
+      sharding.fetch(_reward(self.graph, self.params, self._scaled(part_BE)))
       for part_BE in np.split(x_BE, range(_ROWS, len(x_BE), _ROWS))
     ]
     return np.concatenate(parts)

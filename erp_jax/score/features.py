@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors, shapes
+from erp_jax.core import errors, shapes, sharding
 from erp_jax.models import checkpoint, encoder, encoder_config, pooling
 from erp_jax.models import tokenizer as tokenizer_lib
 from erp_jax.score import pairs
@@ -86,7 +86,7 @@ class EncoderReader:
       pooled_BE = _encode(
         self.params, self.model, self.pooling_mode, token_BT, valid_BT
       )
-      x_BE[indices] = jax.device_get(pooled_BE)[: len(indices)]
+      x_BE[indices] = sharding.fetch(pooled_BE)[: len(indices)]
       advance(len(indices), positions=int(valid_BT.sum()))
     ends = list(itertools.accumulate(len(responses) for responses in texts))
     return [x_BE[i:j] for i, j in zip([0, *ends], ends, strict=False)]

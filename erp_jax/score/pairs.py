@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors, shapes
+from erp_jax.core import errors, shapes, sharding
 from erp_jax.models import (
   catalog,
   checkpoint,
@@ -72,7 +72,7 @@ class PairScorer:
       reward_B = _reward(
         self.params, self._tables, self.cfg, token_BT, valid_BT
       )
-      reward[indices] = jax.device_get(reward_B)[: len(indices)]
+      reward[indices] = sharding.fetch(reward_B)[: len(indices)]
       advance(len(indices), positions=int(valid_BT.sum()))
     ends = list(itertools.accumulate(len(responses) for responses in texts))
     return [reward[i:j] for i, j in zip([0, *ends], ends, strict=False)]

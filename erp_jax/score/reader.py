@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erp_jax.core import errors, shapes
+from erp_jax.core import errors, shapes, sharding
 from erp_jax.models import bits, checkpoint, decoder
 from erp_jax.models import cache as cache_lib
 from erp_jax.models import tokenizer as tokenizer_lib
@@ -133,7 +133,7 @@ class Reader:
         np.stack, zip(*(_pad(part, width, size) for part in parts), strict=True)
       )
       values.append(head(self.params, self.cfg, prefix, token_RJT, len_RJ))
-    value_RJ = np.concatenate(jax.device_get(values), axis=1)
+    value_RJ = np.concatenate(sharding.fetch(values), axis=1)
     out = []
     for order, value_J in zip(orders, value_RJ, strict=False):
       placed_J = np.empty_like(value_J[: len(order)])

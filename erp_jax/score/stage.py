@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from erp_jax.core import progress, store
+from erp_jax.core import group, progress, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
@@ -77,8 +77,10 @@ def run(
       artifact(workdir, name, arm_name, arm, cfg, prompts)
       for arm_name, arm in arms.items()
     ]
-    todo = [art for art in artifacts if not art.is_done()]
+    todo = [art for art in artifacts if not group.of_first(art.is_done)]
     if todo:
+      if cfg.kind in rewards_lib.SERVED:
+        group.check_alone(f'reward model {name!r}')
       score = rewards_lib.scorer(cfg, name)
       for art in todo:
         _run_arm(workdir, art, cfg, prompts, score)
@@ -108,6 +110,8 @@ def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
           **scored.counts,
         }
         writer.write_shard(i, _table(part, scored.rewards), counts)
+    if not writer.is_complete():
+      return
     counts = writer.shard_counts()
     if counts['non_finite'] or counts['not_checked']:
       _log.warning(

@@ -1,0 +1,247 @@
+"""A model over several hosts: the results of one, whoever dies meanwhile."""
+
+import json
+import os
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from erp_jax.core import locks, preemption, runtime, sharding, store
+from erp_jax.models import checkpoint, decoder
+from tests import tiny as tiny_lib
+from tests.launch import groups
+
+_FLAGS = [
+  *('--config.sample.dtype=float32', '--config.sample.shard_prompts=2'),
+  *(f'--config.rewards.{r}.dtype=float32' for r in ('judge', 'relevance')),
+]
+_MESH = ['--config.runtime.model=4']
+_GROUP_STAGES = ('sample', 'score', 'embed')
+_FOLDERS = {
+  'reward': [
+    f'rewards/{reward}/{arm}'
+    for reward in ('judge', 'relevance', 'verify')
+    for arm in ('terse', 'steps')
+  ],
+  'embedding': ['embeddings/encoder'],
+}
+
+
+@pytest.fixture(scope='module')
+def one(tiny, launch, tmp_path_factory):
+  """A run of single processes with one device each."""
+  workdir = tmp_path_factory.mktemp('one')
+  for stage in (*_GROUP_STAGES, 'fit', 'route'):
+    done = launch(stage, *tiny.flags(workdir), *_FLAGS)
+    assert done.returncode == 0, done.stderr
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def grouped(tiny, tmp_path_factory):
+  """The same by groups of two hosts; and the groups' logs."""
+  workdir = tmp_path_factory.mktemp('grouped')
+  logs = tmp_path_factory.mktemp('logs')
+  for stage in _GROUP_STAGES:
+    flags = [*tiny.flags(workdir), *_FLAGS, *_MESH]
+    with groups.started(stage, flags, logs / stage) as group:
+      assert group.codes() == [0, 0], group.said()
+  return workdir, logs
+
+
+def _values(workdir, folder, column):
+  return np.array(store.read_table(workdir / folder)[column].to_pylist())
+
+
+@pytest.mark.slow
+def test_a_group_makes_what_one_process_makes(one, grouped, tiny, launch):
+  workdir, logs = grouped
+  for arm in ('terse', 'steps'):  # Each token that was drawn.
+    folder = f'responses/{arm}'
+    assert store.read_table(workdir / folder) == store.read_table(one / folder)
+  for column, folders in _FOLDERS.items():
+    for folder in folders:
+      want, got = (_values(w, folder, column) for w in (one, workdir))
+      assert want.std() > 0
+      np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+  for stage in ('fit', 'route'):
+    done = launch(stage, *tiny.flags(workdir), *_FLAGS)
+    assert done.returncode == 0, done.stderr
+  for reward in ('judge', 'relevance', 'verify'):
+    want, got = (
+      json.loads((w / 'routes' / reward / 'metrics.json').read_text())
+      for w in (one, workdir)
+    )
+    assert want.keys() == got.keys()
+  sampled = [(logs / 'sample' / f'host-{i}.log').read_text() for i in (0, 1)]
+  assert 'sample terse: ' in sampled[0]
+  assert 'sample terse: ' not in sampled[1]
+  records = list((workdir / 'processes').glob('sample-*'))
+  assert len(records) == 1
+
+
+def _first_shard(workdir):
+  return lambda: any((workdir / 'responses' / 'terse').glob('part-*.json'))
+
+
+@pytest.mark.slow
+def test_a_disturbed_group_ends_and_goes_on(grouped, tiny, tmp_path):
+  workdir = tmp_path / 'run'
+  flags = [*tiny.flags(workdir), *_FLAGS, *_MESH]
+  done = lambda: len(list(workdir.glob('responses/*/part-*.json')))
+  seen = []
+
+  def disturbed(disturb):
+    number = len(seen)
+    with groups.started('sample', flags, tmp_path / f'{number}') as group:
+      group.wait_for(lambda: done() > (seen[-1] if seen else 0))
+      disturb(group)
+      codes = group.codes()
+      seen.append(done())
+      return codes, [group.last_line(i) for i in (0, 1)]
+
+  codes, said = disturbed(lambda group: group.hosts[1].terminate())
+  assert codes == [preemption.EXIT_CODE] * 2, said
+  assert all('SIGTERM' in line for line in said)
+
+  codes, said = disturbed(lambda g: os.kill(g.child(1), signal.SIGKILL))
+  assert codes == [preemption.EXIT_CODE, 128 + signal.SIGKILL], said
+  assert 'lost a host of this group of 2' in said[0]
+  assert 'the same command on all' in said[0]
+  assert 'ended by SIGKILL' in said[1]
+
+  # The first host, at whose address they meet, and by its parent.
+  codes, said = disturbed(lambda group: group.hosts[0].kill())
+  assert codes == [-signal.SIGKILL, preemption.EXIT_CODE], said
+  assert 'lost a host of this group of 2' in said[1]
+
+  assert 0 < seen[0] < seen[-1] < 12
+  with groups.started('sample', flags, tmp_path / 'last') as group:
+    assert group.codes() == [0, 0], group.said()
+  wanted = tiny_lib.promised(grouped[0] / 'responses')
+  assert tiny_lib.promised(workdir / 'responses') == wanted
+
+
+@pytest.mark.slow
+def test_a_missing_host_is_told_of(tiny, tmp_path):
+  flags = [
+    *(*tiny.flags(tmp_path / 'run'), *_MESH),
+    '--config.runtime.hosts=2',
+    f'--config.runtime.coordinator={groups.coordinator()}',
+    *('--config.runtime.join_secs=4', '--config.runtime.host='),
+  ]
+  commands = [
+    tiny_lib.command('embed', *flags[:-1], flags[-1] + host) for host in '01'
+  ]
+  for command in commands:  # One at a time.
+    group = groups.Group([command], tmp_path / 'logs')
+    assert group.codes() == [1], group.said()
+    assert 'joined the group within 4 s' in group.last_line(0), group.said()
+    assert 'started on all 2 hosts?' in group.last_line(0)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_what_the_first_host_refuses_ends_all(tiny, tmp_path):
+  flags = [*tiny.flags(tmp_path / 'run'), *_MESH]
+  folder = epath.Path(tmp_path / 'run' / 'embeddings' / 'encoder')
+  folder.mkdir(parents=True)
+  with (
+    locks.held(folder),
+    groups.started('embed', flags, tmp_path / 'logs') as group,
+  ):
+    assert group.codes() == [1, 1], group.said()
+    for host in (0, 1):
+      assert 'is being written by another process' in group.last_line(host)
+
+
+@pytest.mark.slow
+def test_a_mesh_without_all_devices_is_refused(tiny, tmp_path):
+  flags = [*tiny.flags(tmp_path / 'run'), '--config.runtime.model=2']
+  with groups.started('embed', flags, tmp_path / 'logs') as group:
+    assert group.codes() == [1, 1], group.said()
+    for host in (0, 1):
+      words = 'is 1 x 2, but the 2 hosts of this group have 4 devices'
+      assert words in group.said(host)
+
+
+def _srun(num_tasks: int) -> list[dict[str, str]]:
+  """What srun sets for each of its tasks, and the port at which they meet."""
+  shared = {
+    'SLURM_JOB_ID': '1',
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_NTASKS': f'{num_tasks}',
+    'SLURM_LOCALID': '0',
+    'JAX_COORDINATOR_PORT': groups.coordinator().rpartition(':')[2],
+  }
+  return [shared | {'SLURM_PROCID': f'{i}'} for i in range(num_tasks)]
+
+
+@pytest.mark.slow
+def test_slurm_tells_who_takes_part(grouped, tiny, tmp_path):
+  flags = [*tiny.flags(tmp_path / 'run'), '--config.runtime.hosts=2', *_MESH]
+  command = tiny_lib.command('embed', *flags)
+  group = groups.Group([command] * 2, tmp_path / 'logs', _srun(2))
+  assert group.codes() == [0, 0], group.said()
+  wanted = tiny_lib.promised(grouped[0] / 'embeddings')
+  assert tiny_lib.promised(tmp_path / 'run' / 'embeddings') == wanted
+
+
+@pytest.mark.parametrize(
+  'env, words',
+  [
+    (_srun(1)[0], 'runtime.hosts is 2, but this is one of 1 processes'),
+    ({}, 'no group of 2 hosts is formed'),
+  ],
+)
+@pytest.mark.slow
+def test_what_the_cluster_says_is_checked(env, words, tiny, launch, tmp_path):
+  flags = [*tiny.flags(tmp_path), '--config.runtime.hosts=2']
+  done = launch('embed', *flags, **env)
+  assert done.returncode == 1
+  assert words in done.stderr.strip().splitlines()[-1], done.stderr
+
+
+def _logits(folder: str) -> np.ndarray:
+  """Logits of a decoder for some tokens, on the mesh in force."""
+  cfg, params, _ = checkpoint.load_decoder(folder, np.dtype('float32'))
+  token_BT = np.random.default_rng(0).integers(2, 200, (4, 24))
+
+  @jax.jit
+  def run(params):
+    hidden_BTD, _ = decoder.prefill(params, cfg, token_BT)
+    return decoder.logits(params, cfg, hidden_BTD)
+
+  return sharding.fetch(run(params))
+
+
+@pytest.mark.slow
+def test_logits_of_four_hosts_are_those_of_one(tiny, tmp_path):
+  address = groups.coordinator()
+  group = groups.Group(
+    [
+      [sys.executable, __file__, str(tiny.decoder), str(tmp_path), address, i]
+      for i in '0123'
+    ],
+    tmp_path,
+  )
+  assert group.codes() == [0] * 4, group.said()
+  want_BTV = _logits(str(tiny.decoder))
+  assert want_BTV.std() > 1
+  for i in range(4):
+    got_BTV = np.load(tmp_path / f'{i}.npy')
+    np.testing.assert_allclose(got_BTV, want_BTV, rtol=1e-5, atol=1e-5)
+
+
+if __name__ == '__main__':
+  decoder_folder, out_folder, meeting, index = sys.argv[1:]
+  config = runtime.RuntimeConfig(
+    hosts=4, host=int(index), coordinator=meeting, data=2, model=4
+  )
+  with runtime.started(config):
+    assert jax.process_count() == 4 and jax.local_device_count() == 2
+    np.save(f'{out_folder}/{index}.npy', _logits(decoder_folder))
