@@ -72,3 +72,10 @@ pack() {
       [[ ! -e $1/$file && ! -L $1/$file ]] || printf "%s\0" "$file"
     done | tar -czf "$2" -C "$1" --null --files-from=-' pack "$top" "$1"
 }
+
+# A program of ours that starts on several hosts is one group, and is told so.
+check_hosts() {
+  [[ $1 == 1 || ${program[*]} != *launch.* ||
+    " ${program[*]} " == *" --config.runtime.hosts=$1 "* ]] ||
+    die "the program starts on $1 hosts: give it --config.runtime.hosts=$1."
+}

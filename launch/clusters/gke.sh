@@ -9,7 +9,9 @@
 # --indices=0-7 submits eight JobSets, NAME-0 to NAME-7, with {index} in PROGRAM
 # replaced: replicas are independent, and one JobSet restarts as a whole, also
 # after SIGTERM, from which a pod has 120 s (a spot machine may give fewer: set
-# --config.runtime.grace_secs=15). Without
+# --config.runtime.grace_secs=15). A slice of N hosts is one group, and needs
+# --config.runtime.hosts=N (to a launch.sweep after --); eight replicas are
+# --config.runtime.replicas=8 --config.runtime.replica={index}. Without
 # --image, what git does not ignore is laid on --base-image (set
 # GCLUSTER_IMAGE_REPO), and each pod installs from the lock file before it starts.
 # All pods of a job have one image; each fails where a version is not the lock's.

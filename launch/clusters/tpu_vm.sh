@@ -14,7 +14,8 @@
 #
 # sync copies what git does not ignore, installs it from the lock file and
 # compares versions across hosts, as run does again before it starts PROGRAM on
-# each, detached. Where that fails on one it is stopped on all. logs ends with 1
+# each, detached: on N hosts with --config.runtime.hosts=N, as they are one group
+# (to a launch.sweep after --). Where that fails on one it is stopped on all. logs ends with 1
 # if the program has failed on a host, or never began there; run --wait watches
 # until all have ended, and stops the others where one fails; it ends with 75 if
 # SIGTERM stopped the program: the same command goes on.
@@ -116,6 +117,7 @@ sync() {
 }
 
 start() {
+  local answers
   [[ ${#program[@]} != 0 ]] || die "run needs a program, after --."
   compare_versions
   on_all_hosts state "${prefix[@]}" state "$job" ||
@@ -123,6 +125,10 @@ start() {
   if [[ -z $dry_run ]] &&
     grep -qx 'state: running' "$out/$name/state"/*.log; then
     die "$name: $job runs already: stop it first, or give --job=NAME."
+  fi
+  if [[ -z $dry_run ]]; then
+    answers=("$out/$name/state"/*.log)
+    check_hosts "${#answers[@]}"
   fi
   if ! on_all_hosts start "${prefix[@]}" start "$job" "${program[@]}"; then
     stop || say "stopping failed too: see $out/$name/stop"

@@ -91,8 +91,14 @@ def run_all(sweep: Sweep) -> int:
 
   Those that run in another process are left to it. A signal ends it after the
   point that it stopped, with preemption.EXIT_CODE; so does a point that ended
-  with that: this machine is taken away.
+  with that: this machine is taken away. Raises UserError on another host than
+  the first, which would pass over what the first has begun.
   """
+  if not is_first():
+    raise errors.UserError(
+      '--run goes through the points on one host: where several hosts are one '
+      'group, give them one point after another by --index=N.'
+    )
   failed = 0
   for point in sweep.points:
     _link(sweep, point)

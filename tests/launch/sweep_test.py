@@ -250,6 +250,8 @@ def test_of_a_group_the_first_host_writes_the_state(make, monkeypatch):
   monkeypatch.setenv('SLURM_PROCID', '1')
   assert runner.run_index(sweep, 0) == 0
   assert _states(sweep) == ['pending'] * 2 and len(_runs(sweep, 0)) == 1
+  with pytest.raises(errors.UserError, match='by --index=N'):
+    runner.run_all(sweep)
   monkeypatch.setenv('SLURM_PROCID', '0')
   assert runner.run_index(sweep, 0) == 0
   assert _states(sweep) == ['done', 'pending'] and len(_runs(sweep, 0)) == 2

@@ -74,6 +74,16 @@ def test_slurm_logs_each_node_and_fails_with_its_code(fake):
   assert len((fake.folder / 'installed').read_text().splitlines()) == 1
 
 
+def test_slurm_wants_our_programs_to_know_of_its_nodes(fake):
+  run = _slurm_nodes(fake)
+  done = run('echo', 'launch.sample')
+  assert done.returncode == 1
+  assert 'give it --config.runtime.hosts=2.' in done.stderr
+  assert (
+    run('echo', 'launch.sample', '--config.runtime.hosts=2').returncode == 0
+  )
+
+
 def test_slurm_queues_again_what_sigterm_stopped(fake):
   run = _slurm_nodes(fake)
   (fake.folder / 'bin' / 'sleep').symlink_to('/bin/true')

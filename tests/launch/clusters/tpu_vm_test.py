@@ -121,6 +121,16 @@ def test_versions_must_be_those_of_the_lock_file(synced):
   assert f'Flax is 0.1, but locked at {synced.flax}' in done.stderr
 
 
+def test_a_program_of_ours_must_know_how_many_hosts_it_is_on(synced):
+  program = ['--', 'echo', 'launch.sample']
+  done = synced.tpu('run', *program, '--config.runtime.hosts=3')
+  assert done.returncode == 1
+  assert 'give it --config.runtime.hosts=2.' in done.stderr.splitlines()[-1]
+  assert not list(synced.folder.glob('worker-*/erp/jobs/main'))
+  done = synced.tpu('run', *program, '--config.runtime.hosts=2')
+  assert done.returncode == 0, done.stderr
+
+
 def _busy(synced, worker):
   """Starts another job on one host by hand."""
   return subprocess.run(
