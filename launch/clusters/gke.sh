@@ -26,7 +26,7 @@ cluster='' location='' project='' type='' topology='' queue=''
 restarts=10 indices='' wait=''
 options='image base_image extras cluster location project'
 options+=' type topology queue restarts indices'
-switches=wait
+switches='wait'
 
 gcluster_job() {
   local verb=$1
