@@ -68,6 +68,7 @@ class _Started:
     assert 'SIGTERM: after' in self._process.stderr.readline()
 
   def ended(self, code: int = preemption.EXIT_CODE) -> str:
+    self._process.wait(60)  # Before its input is closed.
     out, err = self._process.communicate()
     assert self._process.returncode == code, err
     return out + err
