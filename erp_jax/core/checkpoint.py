@@ -5,6 +5,7 @@ is equal in content, which `content_digest` states.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,7 +33,13 @@ def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     stale.rmtree()
   size = sum(array.nbytes for array in arrays.values())
   with failures.writing(path, size):
-    ocp.save(path, dict(arrays), overwrite=True)
+    try:
+      ocp.save(path, dict(arrays), overwrite=True)
+    except ValueError as e:  # As tensorstore says that the disk is full.
+      code = re.search(r"os_error_code='(\d+)'", f'{e}')
+      if not code:
+        raise
+      raise OSError(int(code[1]), f'{e}') from e
 
 
 def load(path: epath.PathLike) -> dict[str, np.ndarray]:

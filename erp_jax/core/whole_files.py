@@ -41,8 +41,7 @@ def read(file: epath.Path, checksum: str) -> bytes:
   fix = f'delete {file}{record if beside.exists() else ""}, and run again'
   if not file.exists():
     raise errors.UserError(
-      f'{file} is missing: run the stage that writes it again (after deleting '
-      'what is left of the file).'
+      f'{file} is missing: run the stage that writes it again.'
     )
   data = file.read_bytes()
   found = hashlib.sha256(data).hexdigest()

@@ -13,6 +13,25 @@ _ARRAYS = {
 }
 
 
+@pytest.mark.parametrize('code', [28, 122])
+def test_a_full_disk_is_one_line(code, tmp_path, monkeypatch):
+  """Its words are those that a file system in memory gave."""
+  words = (
+    f'RESOURCE_EXHAUSTED: Failed writing: "{tmp_path}/w": Failed to write 113 '
+    f"bytes to file 9: No space left on device [os_error_code='{code}']"
+  )
+
+  def fail(*_, **__):
+    raise ValueError(words)
+
+  monkeypatch.setattr(checkpoint.ocp, 'save', fail)
+  with pytest.raises(errors.UserError, match='cannot write .* free some space'):
+    checkpoint.save(tmp_path / 'w', _ARRAYS)
+  words = 'no such option'
+  with pytest.raises(ValueError, match=words):
+    checkpoint.save(tmp_path / 'w', _ARRAYS)
+
+
 def test_round_trip_and_digest(tmp_path):
   checkpoint.save(tmp_path / 'w', _ARRAYS)
   loaded = checkpoint.load(tmp_path / 'w')

@@ -36,9 +36,9 @@ def _finish(tiny, finished, workdir) -> int:
   return runs.num_different(done.promised, finished.promised)
 
 
-@pytest.mark.parametrize('chain', range(3))
+@pytest.mark.parametrize('chain', range(4))
 def test_kills_at_random_moments(chain, tiny, finished, seed, tmp_path, tally):
-  """In each stage once, so 27 in the three chains."""
+  """In each of nine stages once, so 36 in the four chains."""
   rng = random.Random(f'kill {seed} {chain}')
   workdir = tmp_path / 'run'
   total, killed = 0, []
