@@ -27,11 +27,11 @@ class _Work:
   what: str
   total: int  # 0 is not known.
   unit: str
-  begun: float = dataclasses.field(default_factory=time.monotonic)
+  begun: float = dataclasses.field(default_factory=lambda: time.monotonic())
   changed: float = 0.0  # When some of it was done last.
   done: int = 0
   spared: int = 0
-  busy: int = 0
+  busy: int = 0  # Of `slots`, since the last heartbeat.
   slots: int = 0
 
   def advance(self, n: int, skipped: int, busy: int, slots: int) -> None:
@@ -46,10 +46,7 @@ class _Work:
       events.emit('progress', self.scalars())
 
   def scalars(self) -> dict[str, Any]:
-    """What there is to tell; what is not known yet is left out.
-
-    `slots_busy` is of the time since it was told last.
-    """
+    """What there is to tell; what is not known yet is left out."""
     secs = max(time.monotonic() - self.begun, 1e-9)
     told = {'what': self.what, 'done': self.done, 'unit': self.unit}
     told['secs'] = round(secs, 3)
@@ -62,7 +59,6 @@ class _Work:
       told['secs_left'] = max(left, 0) * secs / (self.done + self.spared)
     if self.slots:
       told['slots_busy'] = self.busy / self.slots
-      self.busy = self.slots = 0
     return told
 
 
@@ -125,6 +121,7 @@ def _beat(work: _Work, says: bool, ended: threading.Event) -> None:
   every = _BEAT_SECS
   while not ended.wait(every):
     told = work.scalars()
+    work.busy = work.slots = 0
     events.emit('progress', told)
     if says:
       idle = time.monotonic() - (work.changed or work.begun)

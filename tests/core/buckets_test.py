@@ -81,7 +81,7 @@ def test_weights_come_back(kind, tmp_path, door):
   for length in (3, 5):  # The second replaces the first.
     arrays = {
       'theta_E': np.arange(length, dtype=np.float64) / 7,
-      'bias': np.float32(0.5),
+      'bias': np.asarray(0.5, np.float32),
     }
     checkpoint.save(path, arrays)
     loaded = checkpoint.load(path)

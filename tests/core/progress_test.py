@@ -41,11 +41,11 @@ def test_a_line_tells_what_was_done(clock, monkeypatch):
     'sample a: 300 of 4000 tokens, 3 tokens/s, slots 75 % busy, 3.0 GiB, '
     'device 14.1 of 79.1 GiB, 20 min 33 s left'
   )
-  # Since then no slot was used; 700 more will not be needed.
+  # Of what is left, 700 will not be needed.
   work.advance(0, 700, 0, 0)
   assert _line(work, idle=40.0) == (
-    'sample a: 300 of 3300 tokens, 3 tokens/s, none for 40 s, 3.0 GiB, '
-    'device 14.1 of 79.1 GiB, 5 min 0 s left'
+    'sample a: 300 of 3300 tokens, 3 tokens/s, none for 40 s, slots 75 % busy, '
+    '3.0 GiB, device 14.1 of 79.1 GiB, 5 min 0 s left'
   )
 
 

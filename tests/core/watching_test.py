@@ -88,9 +88,10 @@ def test_tensorboard_reads_the_scalars(tmp_path, counter):
   assert 'usage/host_gib' in found.Tags()['scalars']
   done = [s.value for s in found.Scalars('sample_a_b/done')]
   assert done == [40, 60]
-  (busy,) = found.Scalars('sample_a_b/slots_busy')
+  busy = found.Scalars('sample_a_b/slots_busy')
   told = [e for e in events.read(file) if e['event'] == 'progress']
-  assert busy.value == 0.75 and busy.wall_time == told[0]['time']
+  assert [s.value for s in busy] == [0.75, 0.75]
+  assert [s.wall_time for s in busy] == [e['time'] for e in told]
 
 
 def test_without_the_package_one_line_names_the_extra(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 
 import pytest
@@ -23,7 +24,9 @@ def run(tmp_path):
   folder = tmp_path / 'responses' / 'terse'
   folder.mkdir(parents=True)
   begun = {'identity': {}, 'versions': {}, 'num_shards': 4}
-  (folder / 'identity.json').write_text(json.dumps(begun))
+  identity = folder / 'identity.json'
+  identity.write_text(json.dumps(begun))
+  os.utime(identity, (time.time() - 1000,) * 2)
   (tmp_path / 'events').mkdir()
   return tmp_path
 
