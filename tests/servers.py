@@ -67,9 +67,9 @@ class Llama:
     self._process.stdout.close()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def llama(smollm2_dir) -> Iterator[Callable[..., Llama]]:
-  """Starts llama.cpp's servers of SmolLM2, which end with the module."""
+  """Starts llama.cpp's servers of SmolLM2, which end with the test."""
   file = next(smollm2_dir.glob('*.gguf'))
   with contextlib.ExitStack() as stack:
 
@@ -87,7 +87,7 @@ class Request:
 
   number: int
   path: str
-  headers: Mapping[str, str]
+  headers: Mapping[str, str]  # By names in lower case.
   body: Any
 
 
@@ -111,6 +111,7 @@ class Scripted:
     self.requests: list[Request] = []
     self.most_at_once = self._at_once = 0
     self._answer, self._models = answer, models
+    self._errors: list[BaseException | None] = []
     self._lock = threading.Lock()
     outer = self
 
@@ -128,16 +129,25 @@ class Scripted:
       def log_message(self, *_):
         pass
 
-    self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    self._server.daemon_threads = True
+    class Server(http.server.ThreadingHTTPServer):
+      daemon_threads = True
+
+      def handle_error(self, *_):
+        if not isinstance(e := sys.exception(), OSError):  # It hung up.
+          outer._errors.append(e)
+
+    self._server = Server(('127.0.0.1', 0), Handler)
     self._thread = threading.Thread(target=self._server.serve_forever)
     self._thread.start()
     self.url = f'http://127.0.0.1:{self._server.server_port}/v1'
 
   def close(self) -> None:
+    """Ends it; raises what its function has raised."""
     self._server.shutdown()
     self._thread.join()
     self._server.server_close()
+    for error in self._errors:
+      raise error
 
   def _handle(self, handler) -> None:
     data = handler.rfile.read(int(handler.headers['Content-Length']))
@@ -146,7 +156,8 @@ class Scripted:
       self.most_at_once = max(self.most_at_once, self._at_once)
       request = Request(
         *(len(self.requests), handler.path),
-        *(dict(handler.headers), json.loads(data)),
+        {name.lower(): text for name, text in handler.headers.items()},
+        json.loads(data),
       )
       self.requests.append(request)
     try:

@@ -130,7 +130,7 @@ def test_a_refusal_is_one_line_without_the_key(status, code, message, scripted):
   """The server of this test quotes the key, as some do."""
 
   def answer(request):
-    said = f'no:\n{request.headers["Authorization"]}'
+    said = f'no:\n{request.headers["authorization"]}'
     return status, {'error': {'message': said, 'code': code}}, {}
 
   server = scripted(answer)
@@ -141,7 +141,7 @@ def test_a_refusal_is_one_line_without_the_key(status, code, message, scripted):
   assert line.startswith(f'arms.big: {server.url} answers prompt 0 with')
   assert _KEY not in line and '\n' not in line
   assert 'no: Bearer $OPENAI_API_KEY' in line
-  assert server.requests[0].headers['Authorization'] == f'Bearer {_KEY}'
+  assert server.requests[0].headers['authorization'] == f'Bearer {_KEY}'
 
 
 def test_a_missing_key_is_said(scripted, monkeypatch):
@@ -165,7 +165,7 @@ def test_warnings_about_faults_hold_no_key(scripted, caplog):
   def answer(request):
     if request.number:
       return _echo(request)
-    return 500, {'error': {'message': request.headers['Authorization']}}, {}
+    return 500, {'error': {'message': request.headers['authorization']}}, {}
 
   _ask(_client(scripted(answer)), _questions(1))
   (warned,) = [m for m in caplog.messages if 'asking again' in m]

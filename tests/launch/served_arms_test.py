@@ -85,25 +85,29 @@ class _Sampler:
 
   def __init__(self, tiny, workdir: pathlib.Path):
     self.said = b''
+    self.processes: list[subprocess.Popen] = []
     self._flags = [
       *tiny.flags(workdir),
       '--arms=terse',
       '--config.arms.terse.model=smollm2',
       '--config.arms.terse.endpoint.server=llama.cpp',
       '--config.arms.terse.endpoint.traffic.patience_secs=1.0',
+      '--config.runtime.grace_secs=0.0',  # The loop is stopped where it is.
       '--config.sample.max_new_tokens=16',
       '--config.sample.shard_prompts=2',
     ]
 
   def start(self, url: str, key: str = _KEY) -> subprocess.Popen:
     flags = [*self._flags, f'--config.arms.terse.endpoint.url={url}']
-    return subprocess.Popen(
+    process = subprocess.Popen(
       tiny_lib.command('sample', *flags),
       cwd=_ROOT,
       env=os.environ | {'OPENAI_API_KEY': key},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
     )
+    self.processes.append(process)
+    return process
 
   def end(self, process: subprocess.Popen) -> tuple[int, str]:
     """Its exit code and last line."""
@@ -112,13 +116,23 @@ class _Sampler:
     return process.returncode, said.decode().splitlines()[-1]
 
 
+@pytest.fixture
+def sampler(tiny, tmp_path):
+  """A sampler of tmp_path/run; what still runs at the end is killed."""
+  made = _Sampler(tiny, tmp_path / 'run')
+  yield made
+  for process in made.processes:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
 def test_interruptions_lose_nothing_and_the_key_is_nowhere(
-  tiny, llama, tmp_path
+  sampler, tiny, llama, tmp_path
 ):
   """SIGTERM, a server that is gone, another port, and a key that is wrong."""
   workdir = tmp_path / 'run'
   folder = workdir / 'responses' / 'terse'
-  sampler = _Sampler(tiny, workdir)
   server = llama(key=_KEY)
 
   process = sampler.start(server.url)

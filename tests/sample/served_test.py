@@ -3,13 +3,16 @@
 import dataclasses
 import logging
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from scipy import stats
 
 from erp_jax.core import endpoint, errors, store
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms, prompts
+from erp_jax.models import checkpoint, decoder, tokenizer
 from erp_jax.sample import served, stage
 from tests import servers
 
@@ -19,13 +22,13 @@ _PROMPTS = tuple(
 _CFG = stage.SampleConfig(k=3, max_new_tokens=8, shard_prompts=2)
 
 
-def _arm(server, model='m', system_prompt='', thinking='default', **fields):
-  url = getattr(server, 'url', server)
+def _arm(asked, model='m', system_prompt='', thinking='default', **fields):
+  """An arm on the server `asked`; `fields` are of its endpoint."""
   return arms.Arm(
     model=model,
     system_prompt=system_prompt,
     thinking=thinking,
-    endpoint=endpoint.Endpoint(**{'url': url} | fields),
+    endpoint=endpoint.Endpoint(url=asked.url, **fields),
   )
 
 
@@ -306,37 +309,26 @@ def test_finished_responses_need_no_server(scripted, tmp_path):
 def test_identities_of_checkpoints_are_as_before_there_were_servers(
   smollm2_dir,
 ):
-  """The digest is that of the commit before, c514a4f."""
+  """The digest is that of the commit before, c514a4f4."""
   arm = arms.Arm(model='package:smollm2-135m-instruct', system_prompt='Hi.')
   made = stage.artifact(
     _workdir('/w'), 'a', arm, _PROMPTS, stage.SampleConfig()
   )
-  assert made.digest == _DIGEST
+  assert made.digest == (
+    '57346831a522a60301cca1c2c08210c1b2b3ed377618840a72fcef9e0dc16f4c'
+  )
 
 
-_DIGEST = '?'
-
-
-@pytest.fixture(scope='module')
-def smollm2(llama):
-  """llama.cpp's server of SmolLM2."""
-  return llama(slots=4)
-
-
-def test_first_tokens_have_the_frequencies_of_our_own_logits(smollm2, tmp_path):
+@pytest.mark.slow
+def test_first_tokens_have_the_frequencies_of_our_own_logits(llama, tmp_path):
   """Chi-square over the likeliest first tokens, of 300 requests at T = 1.
 
   llama.cpp rounds activations to 8 bits before it multiplies by the Q4_1
   weights, so its logits are not ours to the bit.
   """
-  import jax.numpy as jnp
-  from scipy import stats
-
-  from erp_jax.models import checkpoint, decoder, tokenizer
-
   asked = prompts.Prompt('a', 'Say a colour.', 'chat')
   cfg = stage.SampleConfig(k=300, max_new_tokens=1)
-  arm = _arm(smollm2, 'smollm2', server='llama.cpp')
+  arm = _arm(llama(), 'smollm2', server='llama.cpp')
   workdir = _workdir(tmp_path)
   stage.run(workdir, {'a': arm}, [asked], cfg)
   rows = store.read_table(workdir.path / 'responses' / 'a').to_pylist()

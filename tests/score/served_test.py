@@ -56,9 +56,10 @@ def test_a_served_judge_is_the_judge_that_runs_here(llama):
   assert theirs.counts == {'retries': 0, 'bounded': 0}
   assert sum(n for n, _ in told) == 7 and all(p > 20 for _, p in told)
   want, got = (np.concatenate(x.rewards) for x in (ours, theirs))
-  np.testing.assert_allclose(got, want, atol=0.15)
-  assert stats.spearmanr(got, want).statistic > 0.9
-  assert np.ptp(want) > 0.3  # Else all would be within the tolerance.
+  np.testing.assert_allclose(got, want, atol=0.3)
+  assert np.abs(got - want).mean() < 0.12
+  assert stats.spearmanr(got, want).statistic > 0.85
+  assert np.ptp(want) > 1  # Else all would be within the tolerance.
 
 
 def _listing(**logprobs):
