@@ -15,10 +15,10 @@
 # sync copies what git does not ignore, installs it from the lock file and
 # compares versions across hosts, as run does again before it starts PROGRAM on
 # each, detached: on N hosts with --config.runtime.hosts=N, as they are one group
-# (to a launch.sweep after --). Where that fails on one it is stopped on all. logs ends with 1
-# if the program has failed on a host, or never began there; run --wait watches
-# until all have ended, and stops the others where one fails; it ends with 75 if
-# SIGTERM stopped the program: the same command goes on.
+# (to a launch.sweep after --). Where that fails on one it is stopped on all. logs
+# ends with 1 if the program has failed on a host, or never began there; run
+# --wait watches until all have ended, and stops the others where one fails; it
+# ends with 75 if SIGTERM stopped the program: the same command goes on.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
