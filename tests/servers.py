@@ -25,7 +25,8 @@ params.model.path = path
 params.port = int(port)
 params.n_parallel = int(slots)
 params.n_ctx = 1024 * int(slots)
-params.cpuparams.n_threads = 2
+# More would wait for each other in loops, on cores that other tests use.
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.model_alias = {'smollm2'}
 params.api_keys = [key] if key else []
 server = xllamacpp.Server(params)

@@ -11,7 +11,9 @@ import email.utils
 import json
 import logging
 import os
+import queue
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -72,11 +74,29 @@ class Client:
       path: after the URL, as '/chat/completions'; or a whole URL.
       read: of parsed JSON. Raises UnreadableError for what is not as it
         should be, or UserError to end it all.
-      done: called with each result as it comes.
+      done: called with each result as it comes, in this thread.
     Raises UserError if the server refuses for good, or has answered nothing for
     `traffic.patience_secs`.
     """
-    return asyncio.run(self._ask_all(path, questions, read, done))
+    answers: list[Any] = [None] * len(questions)
+    came: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+    # In a thread, since what a signal raises in this one would break the loop.
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(self._ask_all(path, questions, read, came))
+    thread = threading.Thread(target=_run, args=(loop, task, came))
+    thread.start()
+    try:
+      while (one := came.get()) is not None:
+        answers[one[0]] = one[1]
+        done(one[1])
+    finally:
+      loop.call_soon_threadsafe(task.cancel)  # It may be done.
+      thread.join()
+      loop.close()
+      error = None if task.cancelled() else task.exception()
+    if error:
+      raise error
+    return answers
 
   def models(self) -> list[dict[str, Any]]:
     """What the server says that it serves; empty if it does not say."""
@@ -97,9 +117,8 @@ class Client:
     """That of an API which lies beside /v1, not below it."""
     return self._url.removesuffix('/v1') + path
 
-  async def _ask_all(self, path, questions, read, done) -> list[Any]:
-    traffic = self._endpoint.traffic
-    answers: list[Any] = [None] * len(questions)
+  async def _ask_all(self, path, questions, read, came) -> None:
+    """Puts (index, result) of each question into the queue `came`."""
     todo = iter(range(len(questions)))
     server = openai.AsyncOpenAI(
       api_key=self._key or 'none',  # The package insists on one.
@@ -110,13 +129,12 @@ class Client:
 
     async def work() -> None:
       for i in todo:
-        answers[i] = await self._answer(server, path, questions[i], read)
-        done(answers[i])
+        came.put((i, await self._answer(server, path, questions[i], read)))
 
     async with server:
       workers = [
         asyncio.create_task(work())
-        for _ in range(min(traffic.concurrency, len(questions)))
+        for _ in range(min(self._endpoint.traffic.concurrency, len(questions)))
       ]
       try:
         await asyncio.gather(*workers)
@@ -124,7 +142,6 @@ class Client:
         for worker in workers:
           worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return answers
 
   async def _answer(
     self, server, path, question: endpoint_lib.Question, read
@@ -218,6 +235,15 @@ class Client:
     if self._key:
       words = words.replace(self._key, f'${self._endpoint.key_env}')
     return words[:_LONGEST_QUOTE]
+
+
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task, came) -> None:
+  """Runs a task to its end, then says so by a None in the queue `came`."""
+  try:
+    loop.run_until_complete(asyncio.wait([task]))
+    loop.run_until_complete(loop.shutdown_default_executor())
+  finally:
+    came.put(None)
 
 
 async def _send(

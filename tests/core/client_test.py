@@ -2,6 +2,7 @@
 
 import datetime
 import email.utils
+import gc
 import threading
 import time
 
@@ -243,15 +244,29 @@ def test_tokens_that_were_not_used_are_given_back(scripted):
 
 
 class _Stopped(KeyboardInterrupt):
-  pass
+  """As a signal raises it."""
 
 
-def test_what_stops_the_work_gets_through(scripted):
+def test_what_stops_the_work_gets_through(scripted, caplog):
+  """At once, although the server holds the other answers back."""
+  stopped = threading.Event()
+
+  def answer(request):
+    if request.number:
+      stopped.wait(timeout=20)
+    return _echo(request)
+
   def done(_):
     raise _Stopped
 
+  server = scripted(answer)
+  client = _client(server)
   with pytest.raises(_Stopped):
-    _ask(_client(scripted(_echo)), _questions(40), done)
+    _ask(client, _questions(40), done)
+  stopped.set()
+  gc.collect()  # What asyncio has to say of tasks, it says then.
+  assert not caplog.records
+  assert _ask(client, _questions(2)) == [0, 1]
 
 
 def test_models_are_listed(scripted):
