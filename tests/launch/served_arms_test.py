@@ -169,3 +169,48 @@ def test_interruptions_lose_nothing_and_the_key_is_nowhere(
   files = [path for path in workdir.rglob('*') if path.is_file()]
   assert len(files) > 14
   assert not [path for path in files if b'hunter2' in path.read_bytes()]
+
+
+def test_a_run_of_what_is_served_goes_to_its_report(
+  tiny, llama, launch, tmp_path
+):
+  """Every stage, then plan, status and verify, with an arm and its judge."""
+  server = llama()
+  served = {
+    'arms.terse.model': 'smollm2',
+    'arms.terse.endpoint.url': server.url,
+    'arms.terse.endpoint.server': 'llama.cpp',
+    'rewards.judge.kind': 'served_judge',
+    'rewards.judge.model': 'smollm2',
+    'rewards.judge.dtype': 'auto',
+    'rewards.judge.endpoint.url': server.url,
+  }
+  flags = [
+    *tiny.flags(tmp_path),
+    *(f'--config.{name}={value}' for name, value in served.items()),
+  ]
+  done = launch('pipeline', *flags)
+  assert done.returncode == 1
+  line = done.stderr.splitlines()[-1]
+  assert "arm 'terse' is served elsewhere, where nobody counts" in line
+  assert not (tmp_path / 'responses').exists()
+  flags.append('--config.arms.terse.nominal_b=0.135')
+  done = launch('pipeline', *flags)
+  assert done.returncode == 0, done.stderr
+  page = (tmp_path / 'report' / 'report.html').read_text()
+  assert 'smollm2' in page
+  manifest = store.read_manifest(tmp_path / 'rewards' / 'judge' / 'terse')
+  assert manifest['info']['self_scored']
+  assert manifest['counts']['positions'] > 12 * 30
+  other = store.read_manifest(tmp_path / 'rewards' / 'judge' / 'steps')
+  assert not other['info']['self_scored']
+  server.kill()  # Nobody asks it for what is done.
+  for binary in ('pipeline', 'export_router'):
+    again = launch(binary, *flags)
+    assert again.returncode == 0, again.stderr
+  for binary in ('verify', 'status'):
+    looked = launch(binary, f'--workdir={tmp_path}')
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+  plan = launch('plan', flags[0], '--chip=H100-1', *flags[2:])
+  assert plan.returncode == 0, plan.stderr
+  assert plan.stdout.count('served elsewhere, not counted') == 2
