@@ -29,8 +29,6 @@ class Decision:
     reward_NM: predicted expected reward of every arm.
     std_NM: standard deviation of that prediction, about the expected reward
       (Posterior).
-    win_NM: chance that each arm has the highest expected reward, taking the
-      predictions for independent Gaussians. Cost plays no part in it.
     ood_N: whether the prompt is unlike those that the policy was fitted on.
   """
 
@@ -39,11 +37,19 @@ class Decision:
   cost_N: np.ndarray
   reward_NM: np.ndarray
   std_NM: np.ndarray
-  win_NM: np.ndarray
   ood_N: np.ndarray
 
   def __len__(self) -> int:
     return len(self.choice_N)
+
+  @functools.cached_property
+  def win_NM(self) -> np.ndarray:
+    """Chance that each arm has the highest expected reward.
+
+    It takes the predictions for independent Gaussians; cost plays no part in
+    it, nor it in the choice: it is computed when it is first read.
+    """
+    return posterior_lib.win_probability(self.reward_NM, self.std_NM)
 
   @property
   def arm_N(self) -> list[str]:
@@ -167,7 +173,6 @@ class Policy:
       cost_N=self.cost_M[choice_N],
       reward_NM=reward_NM,
       std_NM=std_NM,
-      win_NM=posterior_lib.win_probability(reward_NM, std_NM),
       ood_N=ood_N,
     )
 

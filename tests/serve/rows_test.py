@@ -1,6 +1,8 @@
 """Lines in, lines out: in order, some at a time, mistakes by line number."""
 
 import json
+import math
+import statistics
 
 import numpy as np
 import pytest
@@ -63,8 +65,7 @@ def _decide(calls):
       choice_N=choice_N,
       cost_N=np.array([2.0, 3.0])[choice_N],
       reward_NM=reward_NM,
-      std_NM=reward_NM / 10,
-      win_NM=np.tile([0.25, 0.75], (len(prompts), 1)),
+      std_NM=reward_NM,
       ood_N=choice_N == 0,
     )
 
@@ -82,13 +83,14 @@ def test_decisions_come_in_order_and_in_batches():
     (['p4'], ['id 4']),
   ]
   assert [line.arm for line in lines] == ['a', 'b', 'b', 'a', 'a']
+  better = statistics.NormalDist().cdf(1.5 / math.hypot(0.5, 2.0))
   assert json.loads(lines[2].json()) == {
     'id': 0,
     'arm': 'b',
     'cost': 3.0,
     'reward': {'a': 0.5, 'b': 2.0},
-    'std': {'a': 0.05, 'b': 0.2},
-    'p_win': {'a': 0.25, 'b': 0.75},
+    'std': {'a': 0.5, 'b': 2.0},
+    'p_win': pytest.approx({'a': 1 - better, 'b': better}, abs=1e-12),
     'out_of_distribution': False,
   }
   assert 'id' not in json.loads(lines[1].json())
