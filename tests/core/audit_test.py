@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from erp_jax.core import audit, checkpoint, errors, store
+from erp_jax.core import audit, checkpoint, errors, store, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SHARDS = [f'part-0000{i}-of-00003.parquet' for i in range(3)]
@@ -221,6 +221,18 @@ def test_another_folder_is_refused(root, tmp_path):
   (tmp_path / 'empty').mkdir()
   with pytest.raises(errors.UserError, match='holds no artefact'):
     list(audit.audit(tmp_path / 'empty', {}))
+
+
+def test_what_processes_leave_in_a_run_that_is_one_artefact_is_no_part(root):
+  place = workdir.Workdir(root, {'versions': {}})
+  place.once({'k': 1}, 'coverage.json', lambda: {'held': 0.95})
+  names = ('events', 'processes', 'profile', 'tensorboard')
+  for name in names:
+    (root / name).mkdir()
+    (root / name / 'a').write_text('x')
+  (root / 'b').write_text('x')
+  unchecked = dict.fromkeys(names, audit.UNCHECKED)
+  assert _found(root) == unchecked | {'b': audit.EXTRA}
 
 
 def test_what_has_no_manifest_is_checked_where_one_can(root):

@@ -1,14 +1,12 @@
 """A run on a real object store: the same bytes as in a folder."""
 
-import hashlib
 import os
-import pathlib
 import subprocess
 import time
 
 import pytest
 
-from erp_jax.core import audit, checkpoint, events
+from erp_jax.core import audit, events
 from tests import tiny as tiny_lib
 
 pytestmark = pytest.mark.slow
@@ -25,7 +23,6 @@ def get_config():
 def get_sweep():
   return grid.over('sample.seed', (0, 1))
 """
-_PROMISED = ('*.parquet', 'metrics.json', 'intervals.json', 'about.json')
 
 
 @pytest.fixture(scope='module')
@@ -41,28 +38,11 @@ def flags(tiny, tmp_path_factory):
   return of
 
 
-def _promised(workdir: pathlib.Path) -> dict[str, str]:
-  """Digests of what is byte-identical after any interruption, by name."""
-  found = {
-    f.relative_to(workdir).as_posix(): hashlib.sha256(f.read_bytes()).digest()
-    for pattern in _PROMISED
-    for f in workdir.rglob(pattern)
-    if 'weights' not in f.parts
-  }
-  weights = (workdir / 'probes').rglob('weights')
-  return found | {
-    w.relative_to(workdir).as_posix(): checkpoint.content_digest(
-      checkpoint.load(w)
-    )
-    for w in weights
-  }
-
-
 @pytest.fixture(scope='module')
 def killed(bucket, flags, launch, tmp_path_factory):
-  """A copy of gs://runs/killed, finished after kill -9 at two moments."""
+  """A copy of gs://runs/killed, finished after kill -9 at three moments."""
   command = tiny_lib.command('pipeline', *flags('gs://runs/killed'))
-  for moment in (15, 40):
+  for moment in (15, 45, 90):  # Responses, rewards, probes.
     with subprocess.Popen(
       command,
       env=os.environ | bucket.env,
@@ -86,16 +66,16 @@ def test_a_killed_run_leaves_what_one_in_a_folder_does(
 ):
   done = launch('pipeline', *flags(str(tmp_path)))
   assert done.returncode == 0, done.stderr
-  expected = _promised(tmp_path)
+  expected = tiny_lib.promised(tmp_path)
   assert len(expected) > 20
-  assert _promised(killed) == expected
+  assert tiny_lib.promised(killed) == expected
   figures = {f.name for f in (tmp_path / 'report').iterdir()}
   assert {f.name for f in (killed / 'report').iterdir()} == figures
   assert (killed / 'report' / 'report.html').stat().st_size > 10_000
 
 
 def test_all_of_it_is_whole(killed, bucket, launch):
-  states = {found.state for found in audit.audit(killed)}
+  states = {found.state for found in audit.audit(killed, {})}
   assert states <= {audit.WHOLE, audit.UNCHECKED}
   done = launch('verify', '--workdir=gs://runs/killed', **bucket.env)
   assert done.returncode == 0, done.stdout + done.stderr
@@ -106,13 +86,13 @@ def test_status_reads_it(killed, bucket, launch):
   done = launch('status', '--workdir=gs://runs/killed', **bucket.env)
   assert done.returncode == 0, done.stdout + done.stderr
   lines = [line for line in done.stdout.splitlines() if '3 of 3' in line]
-  assert len(lines) == 2 + 3 * 2  # Arms; reward models of each.
+  assert len(lines) == 2 + 2 * 2  # Arms; two reward models of each.
   assert all('done' in line for line in lines)
 
 
 def test_its_processes_tell_what_they_did(killed):
   last = [events.read(f)[-1]['event'] for f in (killed / 'events').iterdir()]
-  assert last.count('exit') == 1 and len(last) == 3
+  assert last.count('exit') == 1 and len(last) == 4
 
 
 def test_a_sweep_runs_lists_and_skips(bucket, flags, launch):
