@@ -4,9 +4,11 @@ Orbax names its files at random, so a folder is not reproducible in bytes; it
 is equal in content, which `content_digest` states.
 """
 
+import contextlib
 import hashlib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -32,7 +34,7 @@ def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   for stale in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
     stale.rmtree()
   size = sum(array.nbytes for array in arrays.values())
-  with failures.writing(path, size):
+  with failures.writing(path, size), _quiet():
     try:
       ocp.save(path, dict(arrays), overwrite=True)
     except ValueError as e:  # As tensorstore says that the disk is full.
@@ -40,6 +42,18 @@ def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
       if not code:
         raise
       raise OSError(int(code[1]), f'{e}') from e
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps orbax from logging the tracebacks of what it raises."""
+  log = logging.getLogger('absl')
+  before = log.level
+  log.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    log.setLevel(before)
 
 
 def load(path: epath.PathLike) -> dict[str, np.ndarray]:

@@ -188,10 +188,12 @@ def test_what_is_missing_is_made_again_alone(copy, tiny, finished, tally):
     _delete(copy / name)
   assert runs.wrong(copy) == dict.fromkeys(missing, audit.MISSING)
   made = _make_again(tiny, finished, copy)
-  assert {name for name in made if name.endswith('.parquet')} == shards | {
+  assert {name for name in made if '/part-' in name} == shards | {
     name.replace('.json', '.parquet') for name in records
   }
   assert others <= made
+  rest = [name for name in made if '/part-' not in name]
+  assert {name.split('/')[1] for name in rest} == {'verify', 'paretobandit'}
   for what, names in (
     ('missing shard', shards),
     ('missing record of a shard', records),
