@@ -95,20 +95,16 @@ def test_all_at_once(tmp_path):
 
 def test_a_sibling_keeps_its_files(tmp_path):
   folder = epath.Path(tmp_path)
-  theirs = '.tmp-part-00002-of-00006.parquet'
-  ours = '.tmp-part-00003-of-00006.parquet'
-  for name in (theirs, ours):
-    (tmp_path / name).write_text('half')
-  with (
-    pytest.raises(errors.UserError, match='no more'),
-    store.Artifact(folder, {'k': 4}, 6).writer(
-      _PROVENANCE, share=locks.Share(1, 2)
-    ) as writer,
-  ):
-    assert (tmp_path / theirs).exists()
-    assert not (tmp_path / ours).exists()
-    assert writer.missing() == [1, 3, 5]
-    raise errors.UserError('no more')
+  _fill(folder, locks.Share(1, 4))
+  theirs, ours = (
+    tmp_path / f'.tmp-part-0000{i}-of-00006.parquet' for i in (2, 3)
+  )
+  for file in (theirs, ours):
+    file.write_text('half')
+  assert _fill(folder, locks.Share(1, 2)) == ([3], False)
+  assert theirs.exists() and not ours.exists()
+  assert _fill(folder, locks.Share(0, 2)) == ([0, 2, 4], True)
+  assert not theirs.exists()
 
 
 def test_a_failure_is_told_until_its_replica_is_back(tmp_path):

@@ -5,15 +5,13 @@ import os
 import signal
 import sys
 
-import jax
 import numpy as np
 import pytest
 from etils import epath
 
-from erp_jax.core import locks, preemption, runtime, sharding, store
-from erp_jax.models import checkpoint, decoder
+from erp_jax.core import locks, preemption, store
 from tests import tiny as tiny_lib
-from tests.launch import groups
+from tests.launch import group_logits, groups
 
 _FLAGS = [
   *('--config.sample.dtype=float32', '--config.sample.shard_prompts=2'),
@@ -206,42 +204,17 @@ def test_what_the_cluster_says_is_checked(env, words, tiny, launch, tmp_path):
   assert words in done.stderr.strip().splitlines()[-1], done.stderr
 
 
-def _logits(folder: str) -> np.ndarray:
-  """Logits of a decoder for some tokens, on the mesh in force."""
-  cfg, params, _ = checkpoint.load_decoder(folder, np.dtype('float32'))
-  token_BT = np.random.default_rng(0).integers(2, 200, (4, 24))
-
-  @jax.jit
-  def run(params):
-    hidden_BTD, _ = decoder.prefill(params, cfg, token_BT)
-    return decoder.logits(params, cfg, hidden_BTD)
-
-  return sharding.fetch(run(params))
-
-
 @pytest.mark.slow
 def test_logits_of_four_hosts_are_those_of_one(tiny, tmp_path):
-  address = groups.coordinator()
-  group = groups.Group(
-    [
-      [sys.executable, __file__, str(tiny.decoder), str(tmp_path), address, i]
-      for i in '0123'
-    ],
-    tmp_path,
-  )
-  assert group.codes() == [0] * 4, group.said()
-  want_BTV = _logits(str(tiny.decoder))
+  command = [
+    *(sys.executable, '-m', 'tests.launch.group_logits'),
+    *(str(tiny.decoder), str(tmp_path), groups.coordinator()),
+  ]
+  hosts = range(group_logits.HOSTS)
+  group = groups.Group([[*command, f'{i}'] for i in hosts], tmp_path)
+  assert not any(group.codes()), group.said()
+  want_BTV = group_logits.logits(str(tiny.decoder))
   assert want_BTV.std() > 1
-  for i in range(4):
+  for i in hosts:
     got_BTV = np.load(tmp_path / f'{i}.npy')
     np.testing.assert_allclose(got_BTV, want_BTV, rtol=1e-5, atol=1e-5)
-
-
-if __name__ == '__main__':
-  decoder_folder, out_folder, meeting, index = sys.argv[1:]
-  config = runtime.RuntimeConfig(
-    hosts=4, host=int(index), coordinator=meeting, data=2, model=4
-  )
-  with runtime.started(config):
-    assert jax.process_count() == 4 and jax.local_device_count() == 2
-    np.save(f'{out_folder}/{index}.npy', _logits(decoder_folder))
