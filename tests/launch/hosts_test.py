@@ -136,7 +136,7 @@ def test_a_missing_host_is_told_of(tiny, tmp_path):
     tiny_lib.command('embed', *flags[:-1], flags[-1] + host) for host in '01'
   ]
   for command in commands:  # One at a time.
-    group = groups.Group([command], tmp_path / 'logs')
+    group = groups.Group([command], tmp_path / 'logs', [groups.DEVICES])
     assert group.codes() == [1], group.said()
     assert 'joined the group within 4 s' in group.last_line(0), group.said()
     assert 'started on all 2 hosts?' in group.last_line(0)
@@ -169,7 +169,7 @@ def test_a_mesh_without_all_devices_is_refused(tiny, tmp_path):
 
 def _srun(num_tasks: int) -> list[dict[str, str]]:
   """What srun sets for each of its tasks, and the port at which they meet."""
-  shared = {
+  shared = groups.DEVICES | {
     'SLURM_JOB_ID': '1',
     'SLURM_STEP_NODELIST': 'localhost',
     'SLURM_NTASKS': f'{num_tasks}',
@@ -211,7 +211,8 @@ def test_logits_of_four_hosts_are_those_of_one(tiny, tmp_path):
     *(str(tiny.decoder), str(tmp_path), groups.coordinator()),
   ]
   hosts = range(group_logits.HOSTS)
-  group = groups.Group([[*command, f'{i}'] for i in hosts], tmp_path)
+  commands = [[*command, f'{i}'] for i in hosts]
+  group = groups.Group(commands, tmp_path, [groups.DEVICES] * len(hosts))
   assert not any(group.codes()), group.said()
   want_BTV = group_logits.logits(str(tiny.decoder))
   assert want_BTV.std() > 1

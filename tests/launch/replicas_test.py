@@ -60,7 +60,7 @@ def test_four_replicas_make_what_one_process_makes(tiny, launch, tmp_path):
   for manifest in manifests:
     del manifest['provenance']
   assert manifests[0] == manifests[1]
-  assert not [x for x in audit.audit(run) if x.state in audit.WRONG]
+  assert not [x for x in audit.audit(run, {}) if x.state in audit.WRONG]
   assert not list(run.rglob('.tmp-*'))
 
 
