@@ -69,14 +69,26 @@ class Sweep:
     if not self.workdir or not file.exists():
       return None
     record = process.read(file)
-    # The interpreter is this machine's.
-    same = record.command[1:] == self.command(point)[1:]
+    same = _asked(record.command) == _asked(self.command(point))
     return record if same else None
+
+  def is_other(self, point: points_lib.Point) -> bool:
+    """Whether it was begun, but as another run."""
+    return (
+      bool(self.workdir)
+      and self.state_file(point).exists()
+      and self.record(point) is None
+    )
 
   def state(self, point: points_lib.Point) -> str:
     """PENDING, or as process.Record.state_now."""
     record = self.record(point)
     return record.state_now() if record else PENDING
+
+
+def _asked(command: Sequence[str]) -> list[str]:
+  """A command without its interpreter and its folder, which lie anywhere."""
+  return [w for w in command[1:] if not w.startswith('--workdir=')]
 
 
 class Ended(NamedTuple):

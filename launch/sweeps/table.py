@@ -40,6 +40,11 @@ def table(sweep: runner.Sweep) -> rich_console.Group:
     )
   told = ', '.join(f'{counts[s]} {s}' for s in _STYLES if counts[s])
   total = f'{len(sweep.points)} points of {sweep.config}: {told}'
+  if others := sum(map(sweep.is_other, sweep.points)):
+    total += (
+      f'; {others} of them were begun with another config or other flags: give '
+      'the same, those of each point after `--`'
+    )
   return rich_console.Group(made, rich_text.Text(total))
 
 

@@ -141,6 +141,17 @@ def test_another_binary_or_other_flags_are_another_run(make):
   assert _states(sweep) == ['done'] * 2
 
 
+def test_points_are_found_again_from_anywhere(make, tmp_path, monkeypatch):
+  sweep = make(codes=(0,), extra=('--x=1',))
+  assert runner.run_all(sweep) == 0
+  monkeypatch.chdir(tmp_path)
+  assert _states(dataclasses.replace(sweep, workdir='runs')) == ['done'] * 2
+  told = lambda sweep: str(table.table(sweep).renderables[1])
+  assert told(sweep).endswith('points of ' + sweep.config + ': 2 done')
+  other = dataclasses.replace(sweep, extra=())
+  assert '2 pending; 2 of them were begun with another config' in told(other)
+
+
 def test_a_point_that_is_added_runs_no_other_again(make):
   assert runner.run_all(make(codes=(0,))) == 0
   more = make(codes=(1, 0))
