@@ -3,8 +3,8 @@
 python -m launch.verify --workdir=runs/mine
 
 Exits with 1 unless every artefact is whole. Reads a folder or a bucket, and
-changes nothing: what is damaged or missing is made again by its stage, once the
-file that is named, and the record beside it, are deleted.
+changes nothing. What is missing is made again by its stage; what is damaged,
+once the file that is named, and the record beside it, are deleted.
 """
 
 import collections

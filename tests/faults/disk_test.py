@@ -98,6 +98,10 @@ class _SmallFiles(_SmallDisk):
   def leave(self, _size: int, next_size: int) -> None:
     self._limit = f'{next_size - 1}'
 
+  def copy(self, folder: pathlib.Path) -> pathlib.Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return shutil.copytree(self.workdir, folder)
+
   def close(self) -> None:
     pass
 
