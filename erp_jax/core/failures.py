@@ -67,7 +67,6 @@ def write_error(path: epath.Path, size: int, e: OSError) -> Exception:
     errno.ENOENT: 'the folder cannot be made; choose another --workdir',
     errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
     errno.EROFS: 'the file system is read-only; choose another --workdir',
-    errno.ENOTEMPTY: 'another process has just written it; look at that',
     errno.EEXIST: 'a file is where a folder is needed; move it away',
     errno.ENOTDIR: 'a file is where a folder is needed; move it away',
   }.get(e.errno)

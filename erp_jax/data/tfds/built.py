@@ -5,6 +5,7 @@ holds prompts, and in its metadata what became of the rows that they are from.
 Its one split is that of the hub.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -142,16 +143,18 @@ def build(
       f'there is no data set {name!r} to build; '
       f'{config.did_you_mean(name, BUILDERS)}'
     )
-  builder = BUILDERS[name](
+  make = lambda: BUILDERS[name](
     path=path, files=files, data_dir=data_dir, file_format='array_record'
   )
+  builder = make()
   folder = epath.Path(builder.data_path)
-  if folder.exists():
-    made = _made(folder, builder)['identity']
-    _check_same(folder, made, identity(builder.cfg))
-    return folder
-  with failures.writing(folder, 0):
-    builder.download_and_prepare()
+  if not folder.exists():
+    with failures.writing(folder, 0), contextlib.suppress(FileExistsError):
+      builder.download_and_prepare()
+      return folder
+    builder = make()  # Another process was first.
+  made = _made(folder, builder)['identity']
+  _check_same(folder, made, identity(builder.cfg))
   return folder
 
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs import mmlu_pro as mmlu_pro_config
 from configs import perfectblend as perfectblend_config
 from erp_jax.core import config, errors
 from erp_jax.data import prompts, published
@@ -66,11 +65,13 @@ _KEPT = {
 }
 
 
-def _write(folder, rows, name='train-0000{}-of-00002.parquet'):
+def _write(folder, rows):
   folder.mkdir(exist_ok=True)
   half = len(rows) // 2
   for i, part in enumerate((rows[:half], rows[half:])):
-    pq.write_table(pa.Table.from_pylist(part), folder / name.format(i))
+    pq.write_table(
+      pa.Table.from_pylist(part), folder / f'train-0000{i}-of-00002.parquet'
+    )
   return folder
 
 
@@ -214,6 +215,28 @@ def test_another_build_does_not_take_its_place(blend, source, tmp_path):
     built.build('mmlupro', tmp_path)
 
 
+@pytest.mark.parametrize('is_same', [True, False])
+def test_of_two_builds_at_once_the_first_stays(
+  source, tmp_path, monkeypatch, is_same
+):
+  other = source if is_same else _write(tmp_path / 'other', _rows()[:-1])
+  select = prompts.select
+
+  def last(cfg):
+    monkeypatch.setattr(prompts, 'select', select)
+    built.build('open_perfectblend', tmp_path, str(other))
+    return select(cfg)
+
+  monkeypatch.setattr(prompts, 'select', last)
+  if is_same:
+    folder = built.build('open_perfectblend', tmp_path, str(source))
+    assert len(prompts.load(_perfectblend(folder))) == len(_KEPT)
+  else:
+    with pytest.raises(errors.UserError, match='was built with files.train'):
+      built.build('open_perfectblend', tmp_path, str(source))
+  assert len(list((tmp_path / 'open_perfectblend').iterdir())) == 1
+
+
 def test_files_of_one_name_in_two_folders_both_count(tmp_path):
   rows = _rows()
   for folder, part in (('a', rows[:7]), ('b', rows[7:])):
@@ -276,41 +299,6 @@ def test_a_folder_of_another_builder_is_refused(blend, tmp_path):
   (folder / 'metadata.json').write_text('{}')
   with pytest.raises(errors.UserError, match='build_dataset` did not build'):
     prompts.load(_perfectblend(folder))
-
-
-def test_questions_of_mmlu_pro(tmp_path):
-  rows = [
-    {
-      'question_id': i,
-      'question': f'Which is {i}?',
-      'options': ['one', 'N/A', 'two é', 'three'],
-      'answer': 'B',
-      'answer_index': 2,
-      'category': 'law' if i % 2 else 'math',
-    }
-    for i in range(9)
-  ]
-  source = _write(tmp_path / 'source', rows, 'test-{}.parquet')
-  folder = built.build('mmlu_pro', tmp_path, str(source), 'test-*')
-  values = mmlu_pro_config.get_config().prompts
-  values.path = str(folder)
-  found = prompts.select(config.build(prompts.PromptConfig, values.to_dict()))
-  assert [p.id for p in found.prompts] == [f'mmlupro/{i}' for i in range(9)]
-  assert found.prompts[3].prompt.startswith(
-    'Which is 3?\n(A) one\n(B) two é\n(C) three\n\n'
-  )
-  assert found.prompts[3].category == 'law'
-  assert found.prompts[3].checks == {
-    'kind': 'choice', 'answer': 'B', 'choices': 3,
-  }  # fmt: skip
-
-
-def test_all_real_questions(shared_data, tmp_path):
-  path = str(shared_data / 'mmlu_pro.parquet')
-  folder = built.build('mmlu_pro', tmp_path, path)
-  read = prompts.select(published.mmlu_pro(path=str(folder)))
-  assert read == prompts.select(published.mmlu_pro(path=path))
-  assert len(read.prompts) == 12032
 
 
 def test_real_prompts(shared_data, tmp_path):
