@@ -151,7 +151,10 @@ class Scripted:
       raise error
 
   def _handle(self, handler) -> None:
-    data = handler.rfile.read(int(handler.headers['Content-Length']))
+    size = int(handler.headers['Content-Length'])
+    data = handler.rfile.read(size)
+    if len(data) < size:
+      return  # It hung up.
     with self._lock:
       self._at_once += 1
       self.most_at_once = max(self.most_at_once, self._at_once)

@@ -142,6 +142,10 @@ def run(
       'elsewhere, and no server says how its vendor samples: set it to '
       f'{PLAIN!r}, or sample that arm in a run of its own.'
     )
+  # Servers are asked what they serve at once, not when all others are done.
+  servers = {
+    name: served.ServedArm(name, arms[name], prompts, cfg) for name in elsewhere
+  }
   here = [name for name in todo if name not in elsewhere]
   models = dict.fromkeys(arms[name].model for name in here)
   settings = {model: _settings(model, cfg) for model in models}
@@ -158,9 +162,8 @@ def run(
           *(name, arms[name], prompts, cfg, settings[model], loaded)
         )
         _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
-  for name in elsewhere:
-    arm = served.ServedArm(name, arms[name], prompts, cfg)
-    drawn = _Drawn(arm.draw, arm.end)
+  for name, server in servers.items():
+    drawn = _Drawn(server.draw, server.end)
     _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
 
 

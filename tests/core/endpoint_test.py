@@ -1,7 +1,10 @@
 """Endpoints: what they refuse, and that a secret is never quoted."""
 
+import sys
+
 import pytest
 
+from erp_jax import core
 from erp_jax.core import endpoint, errors
 
 
@@ -89,3 +92,11 @@ def test_settings_of_our_servers_leave_the_temperature_alone():
     'sglang': neutral,
     'llama.cpp': {'samplers': ['temperature']},
   }
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'openai', None)
+  monkeypatch.delitem(sys.modules, 'erp_jax.core.client', raising=False)
+  monkeypatch.delattr(core, 'client', raising=False)
+  with pytest.raises(errors.UserError, match=r"'erp_jax\[serve-arms\]'"):
+    endpoint.client_module()
