@@ -79,17 +79,17 @@ def _handler() -> _Handler | None:
 def handled(grace_secs: float) -> Iterator[None]:
   """SIGTERM raises Preempted in the main thread, which this must be.
 
-  Whoever catches it ends the process before this ends.
+  Whoever catches it ends the process before this ends. Afterwards SIGTERM is
+  ignored: what is left is to leave.
   """
   handler = _Handler(grace_secs)
-  numbers = (signal.SIGTERM, signal.SIGALRM)
-  before = [signal.signal(number, handler) for number in numbers]
+  for number in (signal.SIGTERM, signal.SIGALRM):
+    signal.signal(number, handler)
   try:
     yield
   finally:
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for number, former in zip(numbers, before, strict=True):
-      signal.signal(number, former)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -155,6 +155,17 @@ def test_echoes_of_the_first_change_nothing(tmp_path):
   assert 'after 1 of 3 shards' in program.ended()
 
 
+def test_a_process_on_its_way_out_is_let_go():
+  program = (
+    'import os, signal\n'
+    'from erp_jax.core import preemption\n'
+    'with preemption.handled(100):\n'
+    '  pass\n'
+    'os.kill(os.getpid(), signal.SIGTERM)\n'
+  )
+  assert subprocess.run([sys.executable, '-c', program]).returncode == 0
+
+
 _LOST = """
 import os, signal, time
 from erp_jax.core import preemption
