@@ -32,6 +32,8 @@ _FAULTS = {
 
 
 def _client(server, key_env='OPENAI_API_KEY', **traffic):
+  """A client that gives up soon, unless `traffic` says another time."""
+  traffic = {'patience_secs': 20.0} | traffic
   return client_lib.Client(
     'arms.big',
     endpoint.Endpoint(
