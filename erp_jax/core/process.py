@@ -12,7 +12,6 @@ import os
 import pathlib
 import platform
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 
 from etils import epath
 
-from erp_jax.core import errors, store
+from erp_jax.core import errors, failures, preemption, store
 
 RUNNING, DONE, FAILED, INTERRUPTED = 'running', 'done', 'failed', 'interrupted'
 # A record from another host that nobody renewed for so long is of the past.
@@ -111,26 +110,20 @@ def recorded(folder: epath.Path, command: tuple[str, ...]) -> Iterator[None]:
     target=_renew, args=(file, record, ended), daemon=True
   )
   renewal.start()
-  succeeded = False
-  try:
-    yield
-    succeeded = True
-  finally:
-    ended.set()
-    renewal.join()
-    if succeeded:
-      write(file, renewed(record, state=DONE, code=0))
-    else:
-      # It may be the disk that is full.
-      with contextlib.suppress(OSError, errors.UserError):
-        _fail(file, record, before, sys.exception())
+  with failures.noted(lambda e: _fail(file, record, before, e)):
+    try:
+      yield
+    finally:
+      ended.set()
+      renewal.join()
+  write(file, renewed(record, state=DONE, code=0))
 
 
 def _fail(file, record, before: bytes, e: BaseException | None) -> None:
   if not isinstance(e, errors.UserError):
     state = INTERRUPTED if isinstance(e, KeyboardInterrupt) else FAILED
-    error = f'{e}' or type(e).__name__
-    write(file, renewed(record, state=state, code=1, error=error))
+    code = preemption.EXIT_CODE if isinstance(e, preemption.Preempted) else 1
+    write(file, renewed(record, state=state, code=code, error=errors.said(e)))
   elif before:
     store.write_bytes(file, before)
   else:
