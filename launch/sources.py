@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from etils import epath
 
-from erp_jax.core import config, errors, store
+from erp_jax.core import config, errors, store, upstream
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import (
   assets,
@@ -123,9 +123,7 @@ def from_run(cfg, workdir):
       arm: [
         *(getattr(cfg.arms[arm], price) for price in arms_lib.PRICES),
         *(
-          store.read_manifest(workdir.path / rewards.folder(reward, arm))[
-            'digest'
-          ]
+          upstream.digest(workdir.path / rewards.folder(reward, arm))
           for reward in cfg.rewards
         ),
       ]

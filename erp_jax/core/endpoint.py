@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from erp_jax.core import errors
 
 OPENAI = 'openai'
+_SERVED = 'served:'
 _NEUTRAL = {
   'top_p': 1.0,
   'top_k': -1,
@@ -100,7 +101,12 @@ class Endpoint:
 
   def identify(self, model: str) -> str:
     """What stands for the hash of the weights that are served."""
-    return f'served:{model}@{self.revision}'
+    return f'{_SERVED}{model}@{self.revision}'
+
+
+def is_served(revision: str | None) -> bool:
+  """Whether it is what `Endpoint.identify` says, and no hash of weights."""
+  return bool(revision) and revision.startswith(_SERVED)
 
 
 class Question(NamedTuple):

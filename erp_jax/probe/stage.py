@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from erp_jax.core import checkpoint, store
+from erp_jax.core import checkpoint, store, upstream
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import embeddings, splits
 from erp_jax.data import prompts as prompts_lib
@@ -103,7 +103,7 @@ def load(
 
 
 def _artifact(workdir, reward, arm, prompts, encoder, cfg) -> store.Artifact:
-  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
+  digest = lambda name: upstream.digest(workdir.path / name)
   identity = {
     'stage': 'fit',
     'format_version': FORMAT_VERSION,

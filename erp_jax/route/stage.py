@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from erp_jax.core import config, resample, store
+from erp_jax.core import config, resample, store, upstream
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import embeddings, outcomes
@@ -77,7 +77,7 @@ def check_probes(
   fit_cfg: fit_stage.FitConfig,
 ) -> None:
   """UserError unless the run's probes are of these prompts and this config."""
-  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
+  digest = lambda name: upstream.digest(workdir.path / name)
   for arm in arms:
     store.check_made_with(
       workdir.path / 'probes' / reward / arm,
@@ -104,7 +104,7 @@ def made_with(
 
 
 def _artifact(workdir, reward, arms, encoder, made) -> store.Artifact:
-  digest = lambda name: store.read_manifest(workdir.path / name)['digest']
+  digest = lambda name: upstream.digest(workdir.path / name)
   identity = {
     'stage': 'route',
     'format_version': FORMAT_VERSION,

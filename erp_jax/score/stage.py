@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from erp_jax.core import group, progress, store
+from erp_jax.core import group, progress, store, upstream
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
@@ -47,12 +47,11 @@ def artifact(
       'prompts': prompts_lib.text_digest(prompts),
     },
   )
-  responses = store.read_manifest(folder)
   identity = {
     'stage': 'score',
     'format_version': FORMAT_VERSION,
     'reward': rewards_lib.identity(cfg),
-    'responses': responses['digest'],
+    'responses': upstream.digest(folder),
     'prompts': prompts_lib.digest(prompts),
   }
   num_shards = -(-len(prompts) // cfg.shard_prompts)

@@ -236,7 +236,7 @@ def test_an_arm_and_its_judge_on_servers_through_both_stages(
 
   def answer(request):
     if 'top_logprobs' not in request.body:
-      return 200, servers.completion('An answer.'), {}
+      return 200, servers.completion(f'An answer {len(judged)}.'), {}
     judged.append(request)
     if len(judged) > 5 and not passes:
       return 401, {}, {}
@@ -267,3 +267,9 @@ def test_an_arm_and_its_judge_on_servers_through_both_stages(
   manifest = store.read_manifest(folder)
   assert manifest['info'] == {'self_scored': True}
   assert manifest['counts']['positions'] == 12 * 5
+  # Responses that are drawn again are not those that were judged.
+  for lost in (workdir.path / 'responses' / 'a').glob('part-*'):
+    lost.unlink()
+  sample.run(workdir, {'a': arm}, asked, cfg)
+  with pytest.raises(errors.UserError, match='was made with responses = '):
+    stage.run(workdir, {'far': judge}, {'a': arm}, asked)
