@@ -81,8 +81,7 @@ def _start(main: Callable, cfg: Any, joined: Callable = lambda: None) -> None:
     parsing.stop('--workdir is empty: name the folder of the run.')
   with preemption.handled(cfg.runtime.grace_secs):
     try:
-      with runtime.started(cfg.runtime) as compiles:
-        joined()
+      with runtime.started(cfg.runtime, joined) as compiles:
         workdir = _workdir(cfg.runtime)
         command = (f'launch.{_binary()}', *sys.argv[1:])
         with contextlib.ExitStack() as stack:
@@ -139,9 +138,11 @@ def _stop_at_once(message: object, code: int = 1) -> NoReturn:
   XLA's client, when it is closed while its threads begin, now and then ends in
   abort() (1 of 14 runs that refused their config).
   """
-  sys.stderr.write(f'{sys.argv[0]}: error: {message}\n')
+  with contextlib.suppress(OSError):  # Nobody reads any more.
+    sys.stderr.write(f'{sys.argv[0]}: error: {message}\n')
   logging.shutdown()
-  with contextlib.suppress(BrokenPipeError):  # Nobody reads any more.
+  group.leave_last()
+  with contextlib.suppress(OSError):
     sys.stdout.flush()
     sys.stderr.flush()
   os._exit(code)

@@ -19,6 +19,8 @@ import jax
 from erp_jax.core import buckets, errors, preemption, runtime
 
 _CHANNEL = 'ERP_GROUP_CHANNEL'  # To the parent: a file descriptor.
+# What moves the data of CPUs and GPUs, and who keeps hosts together.
+_COLLECTIVES = ('Gloo', 'NCCL', 'oordination service', 'oordinationService')
 _JOINED, _LOST = b'j', b'l'
 
 
@@ -59,7 +61,8 @@ def run_child(cfg: runtime.RuntimeConfig) -> int:
   if code == -signal.SIGABRT or _LOST in told:
     sys.stderr.write(
       f'{sys.argv[0]}: error: lost a host of this group of {cfg.hosts}, whose '
-      'log may say why: the same command on all hosts goes on where it was.\n'
+      'log may say why, unless it was its own runtime that gave up, as is said '
+      'above: the same command on all hosts goes on where it was.\n'
     )
     return preemption.EXIT_CODE
   if code < 0:
@@ -105,5 +108,6 @@ def _end_with_parent(channel: socket.socket) -> None:
 
 
 def _is_lost(e: Exception) -> bool:
-  """Whether a collective failed for the want of a host, as those on CPU do."""
-  return isinstance(e, jax.errors.JaxRuntimeError) and 'Gloo' in f'{e}'
+  """Whether a collective failed for the want of a host."""
+  told = isinstance(e, jax.errors.JaxRuntimeError)
+  return told and any(name in f'{e}' for name in _COLLECTIVES)

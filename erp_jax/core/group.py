@@ -6,6 +6,7 @@ differently, such as files that are being written, it decides for all.
 
 import json
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from erp_jax.core import errors, preemption
 
+_LAST_SECS = 2.0
 _BLOCK = 4096  # Messages have a multiple of so many bytes: few programs.
 
 
@@ -68,6 +70,12 @@ def is_joined() -> bool:
 def is_first() -> bool:
   """Whether this is the first host of its group, or there is no group."""
   return not is_joined() or jax.process_index() == 0
+
+
+def leave_last() -> None:
+  """Waits a moment on the first host: with its end the others are aborted."""
+  if is_joined() and is_first():
+    time.sleep(_LAST_SECS)
 
 
 def check_alone(what: str) -> None:

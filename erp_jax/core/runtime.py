@@ -9,7 +9,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -117,11 +117,13 @@ def start(cfg: RuntimeConfig) -> CompileCounter:
 
 
 @contextlib.contextmanager
-def started(cfg: RuntimeConfig) -> Iterator[CompileCounter]:
+def started(
+  cfg: RuntimeConfig, joined: Callable[[], None] = lambda: None
+) -> Iterator[CompileCounter]:
   """`start`, with the config's mesh in force; one device needs none.
 
-  With hosts > 1 this process joins its group first. Raises UserError if there
-  are too few devices, or another number of hosts.
+  With hosts > 1 this process joins its group first, and calls `joined`. Raises
+  UserError if there are too few devices, or another number of hosts.
   """
   counter = start(cfg)
   if cfg.hosts > 1:
@@ -129,6 +131,7 @@ def started(cfg: RuntimeConfig) -> Iterator[CompileCounter]:
       *(cfg.hosts, cfg.coordinator, cfg.host),
       *(cfg.join_secs, cfg.heartbeat_secs),
     )
+    joined()
   if jax.process_count() != cfg.hosts:
     raise errors.UserError(
       f'runtime.hosts is {cfg.hosts}, but this is one of {jax.process_count()} '

@@ -43,7 +43,10 @@ class Workdir:
   def writer(
     self, artifact: store.Artifact
   ) -> Iterator['store.Writer | GroupWriter']:
-    """The one writer of this run's share of an artefact."""
+    """The one writer of this run's share of an artefact.
+
+    Raises UserError in a group one of whose hosts would make something else.
+    """
     begun = artifact.writer(
       self.provenance, self.allow_version_change, self.share
     )
@@ -56,6 +59,13 @@ class Workdir:
       group.of_first(lambda: made.append(stack.enter_context(begun)))
       if not made:
         stack.enter_context(preemption.finished_first(lambda: 'a shard'))
+      first = group.of_first(lambda: artifact.digest)
+      if group.any_of(first != artifact.digest):
+        raise errors.UserError(
+          f'{artifact.path} would be made otherwise by another host of this '
+          'group than by the first: give all hosts the same config, prompts '
+          'and checkpoints.'
+        )
       yield GroupWriter(*made)
 
   def once(
@@ -111,7 +121,8 @@ class GroupWriter:
   def is_complete(self) -> bool:
     """As store.Writer."""
     complete = group.of_first(lambda: self._writer.is_complete())
-    self._stop_if_any_is_asked()
+    if not complete:  # Else the manifest comes first.
+      self._stop_if_any_is_asked()
     return complete
 
   def finish(self, info: Mapping[str, Any] | None = None) -> None:

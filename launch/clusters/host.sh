@@ -13,8 +13,9 @@
 #   host.sh free                removes a TPU's lock that no process holds
 #
 # Folders lie beside this file, unless ERP_CODE, ERP_VENV and ERP_JOBS name
-# others; ERP_PYTHON is the interpreter. A command that succeeds ends its output
-# with 'host.sh: ok'.
+# others; ERP_PYTHON is the interpreter. ERP_METADATA is a URL that says which
+# host of a slice this is: programs get that as ERP_RANK. A command that succeeds
+# ends its output with 'host.sh: ok'.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -189,7 +190,12 @@ supervise() {
   printf '%s %s\n' "$$" "$(start_ticks "$$")" > "$folder/pid.new"
   mv "$folder/pid.new" "$folder/pid"
   cd "$code"
-  PATH=$venv/bin:$PATH "$@" || ended=$?
+  if [[ -n ${ERP_METADATA:-} ]]; then
+    ERP_RANK=$(curl -fsS -m 20 -H 'Metadata-Flavor: Google' "$ERP_METADATA") ||
+      ended=$?
+    export ERP_RANK
+  fi
+  [[ $ended != 0 ]] || PATH=$venv/bin:$PATH "$@" || ended=$?
   printf '== %s ended with %s\n' "$(date -u +%FT%TZ)" "$ended"
   printf '%s\n' "$ended" > "$folder/code.new"
   mv "$folder/code.new" "$folder/code"

@@ -130,7 +130,8 @@ start() {
     answers=("$out/$name/state"/*.log)
     check_hosts "${#answers[@]}"
   fi
-  if ! on_all_hosts start "${prefix[@]}" start "$job" "${program[@]}"; then
+  if ! on_all_hosts start env "ERP_METADATA=$metadata" "${prefix[@]}" \
+    start "$job" "${program[@]}"; then
     stop || say "stopping failed too: see $out/$name/stop"
     die "$name: $job did not start on all hosts, so it was stopped on the rest."
   fi
@@ -191,6 +192,9 @@ stop() { on_all_hosts stop "${prefix[@]}" stop "$job"; }
 delete() { gcloud_tpu delete "$name" --quiet; }
 
 prefix=(bash erp/host.sh)
+# Says which host of the slice one is.
+metadata=http://metadata.google.internal/computeMetadata/v1/instance/attributes
+metadata=$metadata/agent-worker-number
 [[ $# -ge 2 ]] || die "usage: see the top of $0."
 verb=$1
 read_arguments "${@:2}"

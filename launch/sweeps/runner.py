@@ -26,10 +26,15 @@ _log = logging.getLogger(__name__)
 PENDING = 'pending'
 _INPUTS = ('responses', 'rewards', 'embeddings')
 _RENEW_SECS = 60.0
-# Set on each host of a group by SLURM, SkyPilot, GKE and Cloud TPU.
+# Set on each host of a group by SLURM, SkyPilot, GKE, and by tpu_vm.sh.
 _RANKS = (
   *('SLURM_PROCID', 'SKYPILOT_NODE_RANK'),
-  *('JOB_COMPLETION_INDEX', 'TPU_WORKER_ID'),
+  *('JOB_COMPLETION_INDEX', 'TPU_WORKER_ID', 'ERP_RANK'),
+)
+# Flags that say where a run is made: it may be made elsewhere.
+_PLACES = tuple(
+  f'--{name}='
+  for name in ('workdir', 'config.runtime.host', 'config.runtime.coordinator')
 )
 
 
@@ -87,8 +92,8 @@ class Sweep:
 
 
 def _asked(command: Sequence[str]) -> list[str]:
-  """A command without its interpreter and its folder, which lie anywhere."""
-  return [w for w in command[1:] if not w.startswith('--workdir=')]
+  """A command without its interpreter, and without where it runs."""
+  return [w for w in command[1:] if not w.startswith(_PLACES)]
 
 
 class Ended(NamedTuple):

@@ -114,13 +114,33 @@ def test_what_the_first_host_refuses_ends_all(tiny, tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_that_would_make_different_things_are_refused(tiny, tmp_path):
+  flags = [
+    *(*tiny.flags(tmp_path / 'run'), *_MESH, '--config.runtime.hosts=2'),
+    f'--config.runtime.coordinator={groups.coordinator()}',
+  ]
+  commands = [
+    tiny_lib.command(
+      *('embed', *flags, f'--config.runtime.host={i}'),
+      f'--config.embed.max_tokens={64 - i}',
+    )
+    for i in (0, 1)
+  ]
+  group = groups.Group(commands, tmp_path / 'logs', [groups.DEVICES] * 2)
+  assert group.codes() == [1, 1], group.said()
+  for host in (0, 1):
+    words = 'would be made otherwise by another host of this group'
+    assert words in group.last_line(host), group.said()
+
+
+@pytest.mark.slow
 def test_a_mesh_without_all_devices_is_refused(tiny, tmp_path):
   flags = [*tiny.flags(tmp_path / 'run'), '--config.runtime.model=2']
   with groups.started('embed', flags, tmp_path / 'logs') as group:
     assert group.codes() == [1, 1], group.said()
     for host in (0, 1):
       words = 'is 1 x 2, but the 2 hosts of this group have 4 devices'
-      assert words in group.said(host)
+      assert words in group.last_line(host)
 
 
 def _srun(num_tasks: int) -> list[dict[str, str]]:

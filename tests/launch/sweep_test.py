@@ -268,6 +268,20 @@ def test_of_a_group_the_first_host_writes_the_state(make, monkeypatch):
   assert _states(sweep) == ['done', 'pending'] and len(_runs(sweep, 0)) == 2
 
 
+def test_a_point_is_the_same_at_other_addresses(make):
+  sweep = make(codes=(0,))
+  at = lambda host, port: dataclasses.replace(
+    sweep,
+    extra=(
+      f'--config.runtime.host={host}',
+      f'--config.runtime.coordinator=10.0.0.{port}:8476',
+    ),
+  )
+  assert runner.run_index(at(0, 1), 0) == 0
+  assert _states(at(1, 1)) == _states(at(0, 2)) == ['done', 'pending']
+  assert not at(1, 2).is_other(sweep.points[0])
+
+
 def test_points_read_the_artefacts_of_a_run(make, tmp_path):
   run = tmp_path / 'run'
   (run / 'rewards' / 'judge').mkdir(parents=True)

@@ -41,6 +41,12 @@ for worker in range(int(os.environ.get('FAKE_WORKERS', 2))):
       shutil.copy(source, home / target.partition(':')[2])
 sys.exit(worst)
 """
+# Cloud TPU's metadata, which knows one thing.
+_CURL = r"""
+import os, sys
+assert sys.argv[-1].endswith('/instance/attributes/agent-worker-number')
+print(os.environ['FAKE_WORKER'])
+"""
 # An interpreter whose environments have two packages, and pip's own words.
 _PYTHON = r"""
 import os, pathlib, shutil, sys
@@ -75,7 +81,7 @@ class Cluster:
     self.folder = folder
     for name, source in (
       *(('gcloud', _GCLOUD), ('gcluster', _GCLOUD), ('srun', _GCLOUD)),
-      ('python3.11', _PYTHON),
+      *(('python3.11', _PYTHON), ('curl', _CURL)),
     ):
       file = folder / 'bin' / name
       file.parent.mkdir(exist_ok=True)

@@ -95,6 +95,9 @@ def test_slurm_queues_again_what_sigterm_stopped(fake):
   assert requeue.read_text() == 'requeue 5\n'
   assert run('sh', '-c', 'exit 76').returncode == 76
   assert requeue.read_text() == 'requeue 5\n'
+  # A node that failed, and one that was stopped because of it.
+  assert run('sh', '-c', 'exit $((FAKE_WORKER ? 75 : 3))').returncode == 3
+  assert requeue.read_text() == 'requeue 5\n'
   # An element has a name of its own: its id may be that of the whole array.
   fake.env |= {'SLURM_ARRAY_JOB_ID': '5', 'SLURM_ARRAY_TASK_ID': '3'}
   assert run('sh', '-c', 'exit 75').returncode == 75

@@ -201,6 +201,12 @@ def test_what_sigterm_stopped_has_not_failed(synced):
   assert synced.tpu('logs').returncode == 0
 
 
+def test_each_host_is_told_which_it_is(synced):
+  program = ('sh', '-c', 'test $ERP_RANK = $FAKE_WORKER')
+  done = synced.tpu('run', '--wait', '--poll=0.1', '--', *program)
+  assert done.returncode == 0, done.stderr
+
+
 def test_stop_ends_the_job_and_nothing_else(synced):
   """By the id that was written down, its children too."""
   other = subprocess.Popen(['sleep', '300'])
