@@ -103,12 +103,14 @@ class Slowly(tuple):
 class Scripted:
   """A server of which a function answers: (status, value, headers).
 
+  `models` are listed; a pair is the whole answer: (status, value).
+
   Attributes:
-    requests: what came, without questions for its models, which may be None.
+    requests: what came, without questions for its models.
     most_at_once: the largest number of requests in work at one time.
   """
 
-  def __init__(self, answer: Callable[[Request], tuple], models=()):
+  def __init__(self, answer: Callable[[Request], tuple], models: Any = None):
     self.requests: list[Request] = []
     self.most_at_once = self._at_once = 0
     self._answer, self._models = answer, models
@@ -120,9 +122,10 @@ class Scripted:
       protocol_version = 'HTTP/1.1'
 
       def do_GET(self):
-        is_there = outer._models is not None
-        listed = {'object': 'list', 'data': outer._models}
-        outer._send(self, 200 if is_there else 404, listed, {})
+        models = outer._models
+        listed = {'object': 'list', 'data': models or []}
+        pair = models if isinstance(models, tuple) else (200, listed)
+        outer._send(self, *pair, {})
 
       def do_POST(self):
         outer._handle(self)
@@ -199,7 +202,7 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
   """Starts servers that answer as they are told: Scripted(answer, models)."""
   with contextlib.ExitStack() as stack:
 
-    def start(answer, models=()) -> Scripted:
+    def start(answer, models=None) -> Scripted:
       server = Scripted(answer, models)
       stack.callback(server.close)
       return server

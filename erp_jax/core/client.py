@@ -33,6 +33,10 @@ _LONGEST_QUOTE = 300
 # fault but 'not implemented'.
 _AGAIN = (408, 409, 425, 429)
 _NOT_IMPLEMENTED = 501
+# Of the list of models: not there, not for this key, or of another kind.
+_UNLISTED = (400, 403, 404, 405, _NOT_IMPLEMENTED)
+_MOST_UNREADABLE = 5  # Answers to one question.
+_REFUSED_CONTENT = (endpoint_lib.CONTENT_FILTER, 'invalid_prompt')  # Of a 400.
 _NO_CREDIT = 'insufficient_quota'  # A 429 that no waiting mends.
 _UNREADABLE = (
   endpoint_lib.UnreadableError,
@@ -57,7 +61,7 @@ class Client:
     self._field = field
     self._endpoint = endpoint
     self._url = endpoint.url.rstrip('/')
-    self._key = _key(endpoint.key_env)
+    self._key = _key(endpoint.key_name)
     self._pace = _Pace(endpoint.traffic)
     self._answered = self._warned = -float('inf')  # Seconds, monotonic.
 
@@ -75,7 +79,8 @@ class Client:
       read: of parsed JSON. Raises UnreadableError for what is not as it
         should be, or UserError to end it all.
       done: called with each result as it comes, in this thread.
-    Raises UserError if the server refuses for good, or has answered nothing for
+    Raises UserError if the server refuses for good, answers one question some
+    times with what cannot be read, or has answered nothing for
     `traffic.patience_secs`.
     """
     answers: list[Any] = [None] * len(questions)
@@ -102,15 +107,17 @@ class Client:
     """What the server says that it serves; empty if it does not say."""
 
     def read(answer):
-      listed = answer.get('data') if isinstance(answer, Mapping) else None
+      listed = answer.get('data') if isinstance(answer, Mapping) else answer
       if not isinstance(listed, list):
-        raise endpoint_lib.UnreadableError('no list of models')
+        return []
       return [entry for entry in listed if isinstance(entry, Mapping)]
 
     question = endpoint_lib.Question('the list of models', None)
     try:
       return self.ask('/models', [question], read, lambda _: None)[0]
-    except _NotThereError:
+    except _RefusedError as e:
+      if e.status and e.status not in _UNLISTED:
+        raise
       return []
 
   def url_of(self, path: str) -> str:
@@ -147,7 +154,7 @@ class Client:
     self, server, path, question: endpoint_lib.Question, read
   ) -> Any:
     """Asks until there is an answer that can be read."""
-    wait, failed = _FIRST_WAIT_SECS, float('inf')
+    wait, failed, unreadable = _FIRST_WAIT_SECS, float('inf'), 0
     while True:
       await self._pace.turn(question.tokens)
       asked = 0.0
@@ -164,9 +171,14 @@ class Client:
         problem = self._said(e.__cause__ or e)
       except TimeoutError:
         secs = self._endpoint.traffic.timeout_secs
-        problem = f'nothing whole within {secs:g} s'
+        problem = (
+          f'nothing whole within {secs:g} s, {self._field}.endpoint.traffic.'
+          'timeout_secs: raise it, or lower concurrency there'
+        )
       except _UNREADABLE as e:
         problem = f'what cannot be read: {self._said(e)}'
+        unreadable += 1
+        self._check_readable(unreadable, question, problem)
       else:
         self._answered = time.monotonic()
         self._pace.settle(question.tokens, _used(answer, question.tokens))
@@ -180,7 +192,7 @@ class Client:
         self._pace.hold(asked)
       else:  # Not all at the same moment.
         await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-        wait = min(2 * wait, _LONGEST_WAIT_SECS)
+        wait = min((4 if unreadable else 2) * wait, _LONGEST_WAIT_SECS)
 
   def _check_worth_retrying(self, e, question: endpoint_lib.Question) -> None:
     """UserError for a status that asking again does not change."""
@@ -189,18 +201,39 @@ class Client:
     if passes and _NO_CREDIT not in f'{e.body}':
       return
     is_set = 'is set, but refused' if self._key else 'is not set'
-    key = f'put its key into ${self._endpoint.key_env}, which {is_set}'
+    name = self._endpoint.key_name
+    key = (
+      f'put its key into ${name}, which {is_set}'
+      if name
+      else f'set {self._field}.endpoint.key_env to the name of the environment '
+      'variable that holds its key; none was sent'
+    )
     there = f'{self._field}.model, and {self._field}.endpoint.url'
     fix = {
       401: key,
       403: key,
       404: f'check {there}, which mostly ends in /v1',
       429: 'add credit, and start the same command again',
-    }.get(status, 'shorten or drop it, or correct the config')
-    raise (_NotThereError if status == 404 else errors.UserError)(
+    }.get(
+      status, 'shorten it or drop it in prompts.path, or correct the config'
+    )
+    raise _RefusedError(
       f'{self._field}: {self._url} answers {question.what} with {status} '
-      f'({self._said(e)}): {fix}.'
+      f'({self._said(e)}): {fix}.',
+      status,
     ) from e
+
+  def _check_readable(
+    self, num: int, question: endpoint_lib.Question, problem: str
+  ) -> None:
+    """UserError after some unreadable answers; for what is only a look, one."""
+    if num >= (_MOST_UNREADABLE if question.body is not None else 1):
+      raise _RefusedError(
+        f'{self._field}: {self._url} answers {question.what} with {problem}, '
+        f'{num} times: check that {self._field}.endpoint.url is the API that '
+        'the config says; if it is, start the same command again: finished '
+        'shards are kept.'
+      )
 
   def _check_patience(self, silent: float, asked: float, problem) -> None:
     patience = self._endpoint.traffic.patience_secs
@@ -233,7 +266,7 @@ class Client:
     said = body.get('message') if isinstance(body, Mapping) else None
     words = ' '.join(f'{said or e}'.split()) or type(e).__name__
     if self._key:
-      words = words.replace(self._key, f'${self._endpoint.key_env}')
+      words = words.replace(self._key, f'${self._endpoint.key_name}')
     return words[:_LONGEST_QUOTE]
 
 
@@ -251,7 +284,12 @@ async def _send(
 ) -> Any:
   if body is None:
     return await server.get(path, cast_to=object)
-  return await server.post(path, cast_to=object, body=body)
+  try:
+    return await server.post(path, cast_to=object, body=body)
+  except openai.BadRequestError as e:
+    if e.code not in _REFUSED_CONTENT:
+      raise
+    return endpoint_lib.FILTERED
 
 
 def _key(name: str) -> str:
@@ -265,8 +303,12 @@ def _key(name: str) -> str:
   return key
 
 
-class _NotThereError(errors.UserError):
-  """A path or a model that the server does not have."""
+class _RefusedError(errors.UserError):
+  """A question has no answer, by this status; 0 if it cannot be read."""
+
+  def __init__(self, message: str, status: int = 0):
+    super().__init__(message)
+    self.status = status
 
 
 class _Pace:
@@ -276,12 +318,14 @@ class _Pace:
     per_minute = lambda limit: 60 / limit if limit else 0.0
     self._request_secs = per_minute(traffic.requests_per_minute)
     self._token_secs = per_minute(traffic.tokens_per_minute)
-    self._next = 0.0
+    self._next = self._held_until = 0.0
 
   async def turn(self, tokens: float) -> None:
     """Waits until a request of about so many tokens may be sent."""
-    while (now := time.monotonic()) < self._next:
-      await asyncio.sleep(self._next - now)
+    while (now := time.monotonic()) < (
+      then := max(self._next, self._held_until)
+    ):
+      await asyncio.sleep(then - now)
     self._next = now + max(self._request_secs, tokens * self._token_secs)
 
   def settle(self, expected: float, used: float) -> None:
@@ -290,7 +334,7 @@ class _Pace:
 
   def hold(self, secs: float) -> None:
     """Sends nothing for so long."""
-    self._next = max(self._next, time.monotonic() + secs)
+    self._held_until = max(self._held_until, time.monotonic() + secs)
 
 
 def _used(answer: Any, expected: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from erp_jax.core import errors
 
 OPENAI = 'openai'
+_OPENAI_HOST = 'api.openai.com'
 _SERVED = 'served:'
 _NEUTRAL = {
   'top_p': 1.0,
@@ -28,7 +29,15 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
   'sglang': _NEUTRAL,
   'llama.cpp': {'samplers': ['temperature']},
 }
+CONTENT_FILTER = 'content_filter'
+# Stands for the answer to a prompt that a server refuses for its content.
+FILTERED: Mapping[str, Any] = {
+  'choices': [{'finish_reason': CONTENT_FILTER, 'message': {}}],
+  'usage': {'prompt_tokens': 0, 'completion_tokens': 0, 'total_tokens': 0},
+}
 CHARS_PER_TOKEN = 4.0  # Roughly, for limits on tokens per minute.
+# Ends of what failed behind the server.
+_FAILED = ('error', 'abort', 'insufficient_system_resource')
 LIMIT_NAMES = ('max_tokens', 'max_completion_tokens')
 
 
@@ -63,7 +72,8 @@ class Traffic:
 class Endpoint:
   """A server that speaks OpenAI's API; without a URL there is none.
 
-  Only `server` and `revision` decide what it answers.
+  Of these fields an arm's identity holds `settings`, which `server` decides,
+  and `revision`; a reward model's holds `revision` alone.
   """
 
   url: str = ''  # As http://HOST:8000/v1. It may change: another port, a proxy.
@@ -71,14 +81,16 @@ class Endpoint:
   # What is served, in your words, as 'fp8' or a date: nobody can ask a server
   # for the hash of its weights. Another one is another arm.
   revision: str = ''
-  key_env: str = 'OPENAI_API_KEY'  # The variable with the key, if it has one.
+  # The variable with the key. '' is OPENAI_API_KEY for OpenAI's own server, and
+  # no key for all others.
+  key_env: str = ''
   limit_name: str = 'max_tokens'  # What it calls the limit on a response.
   traffic: Traffic = Traffic()
 
   def __post_init__(self):
     errors.check_choice('endpoint.server', self.server, SETTINGS)
     errors.check_choice('endpoint.limit_name', self.limit_name, LIMIT_NAMES)
-    if not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', self.key_env):
+    if not re.fullmatch('([A-Za-z_][A-Za-z0-9_]*)?', self.key_env):
       # It may be the key itself.
       raise errors.UserError(
         'endpoint.key_env is not the name of an environment variable: put the '
@@ -93,6 +105,18 @@ class Endpoint:
         'endpoint.url is empty, but other fields of endpoint are set: give the '
         'URL of the server, such as http://localhost:8000/v1.'
       )
+
+  @property
+  def key_name(self) -> str:
+    """The variable whose key is sent; '' if none is."""
+    there = urllib.parse.urlsplit(self.url)
+    is_openai = (there.scheme, there.hostname) == ('https', _OPENAI_HOST)
+    return self.key_env or ('OPENAI_API_KEY' if is_openai else '')
+
+  @property
+  def thinks_by_template(self) -> bool:
+    """Whether a request can switch thinking on and off."""
+    return self.server != OPENAI
 
   @property
   def settings(self) -> dict[str, Any]:
@@ -125,6 +149,26 @@ class Question(NamedTuple):
 
 class UnreadableError(ValueError):
   """An answer that is not as its API says; the question is asked again."""
+
+
+def field(value: Any, name: str) -> Any:
+  """A field of a JSON object; None of anything else."""
+  return value.get(name) if isinstance(value, Mapping) else None
+
+
+def choice(answer: Any) -> Any:
+  """The first choice of a parsed chat completion; None if it has none.
+
+  Raises UnreadableError for what is none, or failed behind the server.
+  """
+  choices = field(answer, 'choices')
+  if not isinstance(choices, list):
+    raise UnreadableError(f'no chat completion: {answer!r}')
+  first = choices[0] if choices else None
+  failure = field(first if choices else answer, 'error')
+  if failure or field(first, 'finish_reason') in _FAILED:
+    raise UnreadableError(f'a failure: {failure or first!r}')
+  return first
 
 
 def client_module() -> types.ModuleType:

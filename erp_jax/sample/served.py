@@ -20,8 +20,9 @@ from erp_jax.sample import noise
 
 _log = logging.getLogger(__name__)
 
-FILTERED, EMPTY = 'content_filter', 'empty'
+FILTERED, EMPTY = endpoint_lib.CONTENT_FILTER, 'empty'
 _ENDS = ('stop', 'length', FILTERED, EMPTY)
+_ANSWERED_AS = 'answered_as '  # Begins the counts of replies by their source.
 # What /v1/models calls the owner of what it lists, by our name of the server.
 _OWNERS = {'vllm': 'vllm', 'sglang': 'sglang', 'llamacpp': 'llama.cpp'}
 _SEEDS = 2**31  # What every server takes.
@@ -63,7 +64,6 @@ class ServedArm:
       f'arms.{name}', arm.endpoint
     )
     self._served = self._client.models()
-    self._answered_as: set[str] = set()
     self._check_server()
 
   def draw(
@@ -80,7 +80,6 @@ class ServedArm:
     replies = self._client.ask(
       '/chat/completions', self._questions(asked), self._read, done
     )
-    self._answered_as |= {reply.answered_as for reply in replies}
     rows = [
       {
         'prompt_id': prompt.id,
@@ -113,7 +112,11 @@ class ServedArm:
       'served': {
         'url': self._arm.endpoint.url,
         'models': [f'{entry.get("id")}' for entry in self._served],
-        'answered_as': sorted(self._answered_as),
+        'answered_as': sorted(
+          name.removeprefix(_ANSWERED_AS)
+          for name in counts
+          if name.startswith(_ANSWERED_AS)
+        ),
       }
     }
 
@@ -163,8 +166,10 @@ class ServedArm:
 
   def _count(self, replies: Sequence[Reply]) -> dict[str, float]:
     ends = collections.Counter(reply.finish_reason for reply in replies)
+    sources = collections.Counter(reply.answered_as for reply in replies)
     retries = self._client.counts.pop('retries', 0)
     return {
+      **{f'{_ANSWERED_AS}{name}': n for name, n in sources.items() if name},
       'tokens': sum(reply.num_tokens or 0 for reply in replies),
       'prompt_tokens': sum(reply.prompt_tokens or 0 for reply in replies),
       'retries': retries,
@@ -199,35 +204,37 @@ class ServedArm:
 
 def read_reply(answer: Any) -> Reply:
   """A parsed chat completion; UnreadableError if it is none."""
-  if not isinstance(_field(answer, 'choices'), list):
-    raise endpoint_lib.UnreadableError(f'no chat completion: {answer!r}')
-  usage = _field(answer, 'usage')
+  choice = endpoint_lib.choice(answer)
+  usage = endpoint_lib.field(answer, 'usage')
   count = lambda n: n if isinstance(n, int) else None
-  usd = _field(usage, 'cost')  # OpenRouter's.
-  named = [_field(answer, name) for name in ('model', 'system_fingerprint')]
+  usd = endpoint_lib.field(usage, 'cost')  # OpenRouter's.
+  named = [
+    endpoint_lib.field(answer, name) for name in ('model', 'system_fingerprint')
+  ]
   rest = {
-    'num_tokens': count(_field(usage, 'completion_tokens')),
-    'prompt_tokens': count(_field(usage, 'prompt_tokens')),
+    'num_tokens': count(endpoint_lib.field(usage, 'completion_tokens')),
+    'prompt_tokens': count(endpoint_lib.field(usage, 'prompt_tokens')),
     'usd': usd if isinstance(usd, int | float) else 0.0,
     'answered_as': ' '.join(f'{name}' for name in named if name),
   }
-  if not answer['choices']:
+  if choice is None:
     return Reply('', EMPTY, **rest)
-  message = _field(answer['choices'][0], 'message')
-  end = f'{_field(answer["choices"][0], "finish_reason") or "none"}'
-  said = _field(message, 'content') or _field(message, 'refusal') or ''
+  message = endpoint_lib.field(choice, 'message')
+  end = f'{endpoint_lib.field(choice, "finish_reason") or "none"}'
+  said = (
+    endpoint_lib.field(message, 'content')
+    or endpoint_lib.field(message, 'refusal')
+    or ''
+  )
   thought = (
-    _field(message, 'reasoning_content') or _field(message, 'reasoning') or ''
+    endpoint_lib.field(message, 'reasoning_content')
+    or endpoint_lib.field(message, 'reasoning')
+    or ''
   )
   if not isinstance(said, str) or not isinstance(thought, str):
     raise endpoint_lib.UnreadableError(f'no text in {message!r}')
   text = thinking.whole_text(thought, said, is_cut=end == 'length')
   return Reply(text, end, **rest)
-
-
-def _field(value: Any, name: str) -> Any:
-  """A field of a JSON object; None of anything else."""
-  return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _seeds(

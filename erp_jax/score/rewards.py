@@ -231,8 +231,7 @@ def _read_as(cfg: RewardConfig, ckpt: checkpoint.Checkpoint) -> dict[str, Any]:
 def _load_served(cfg: RewardConfig, name: str) -> served.ServedScorer:
   client = endpoint_lib.client_module().Client(f'rewards.{name}', cfg.endpoint)
   if cfg.kind == 'served_judge':
-    limit_name = cfg.endpoint.limit_name
-    return served.judge(client, cfg.model, cfg.question, limit_name)
+    return served.judge(client, cfg.model, cfg.question, cfg.endpoint)
   return served.scores(client, cfg.model, cfg.api, cfg.max_tokens)
 
 

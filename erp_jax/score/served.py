@@ -33,11 +33,15 @@ _LISTED = 20  # Tokens of an answer; OpenAI and vLLM list no more.
 
 
 class _Read(NamedTuple):
-  """Rewards that one answer gives, positions read, and rewards at a bound."""
+  """Rewards that one answer gives, and positions read.
+
+  Attributes:
+    num_missing: of a judge's two words, those that the server did not list.
+  """
 
   rewards: list[float]
   positions: int
-  num_bounded: int = 0
+  num_missing: int = 0
 
 
 @dataclasses.dataclass
@@ -76,7 +80,8 @@ class ServedScorer:
       self.read,
       lambda one: advance(len(one.rewards), positions=one.positions),
     )
-    self.client.counts['bounded'] += sum(one.num_bounded for one in read)
+    for name, num in (('bounded', 1), ('neither', 2)):
+      self.client.counts[name] += sum(one.num_missing == num for one in read)
     rewards: list[list[float]] = [[] for _ in prompts]
     for n, one in zip(owners, read, strict=True):
       rewards[n] += one.rewards
@@ -89,23 +94,25 @@ class ServedScorer:
     return [np.array(row, np.float32) for row in rewards]
 
   def take_counts(self) -> dict[str, int]:
-    """Since the last time: requests sent again, and rewards at a bound.
+    """Since the last time: requests sent again, and what a judge did not list.
 
-    The judge listed one of its two words only.
+    It listed one of its two words, which makes a bound, or neither.
     """
-    names = ('retries', 'bounded')
+    names = ('retries', 'bounded', 'neither')
     return {name: self.client.counts.pop(name, 0) for name in names}
 
 
 def judge(
-  client: Any, model: str, question: str, limit_name: str
+  client: Any, model: str, question: str, endpoint: endpoint_lib.Endpoint
 ) -> ServedScorer:
   """logit("Yes") − logit("No") of the first token, as the judge that runs here.
 
   The difference of two log-probabilities is that of their logits. Where only
   one of the words is among the tokens that the server lists, the other counts
-  as likely as the last of them; without both there is no reward.
+  as likely as the last of them; without both there is no reward. A judge does
+  not think first, where its server has a switch for that.
   """
+  switch = {'chat_template_kwargs': {'enable_thinking': False}}
 
   def ask(prompt, responses):
     return [
@@ -118,9 +125,10 @@ def judge(
           }
         ],
         'temperature': 1.0,
-        limit_name: 1,
+        endpoint.limit_name: 1,
         'logprobs': True,
         'top_logprobs': _LISTED,
+        **(switch if endpoint.thinks_by_template else {}),
       }
       for text in responses
     ]
@@ -153,9 +161,16 @@ def scores(client: Any, model: str, api: str, max_tokens: int) -> ServedScorer:
 
 
 def _yes_minus_no(answer: Any) -> _Read:
-  """Of the tokens that an answer lists for its first; NaN without both."""
+  """Of the tokens that an answer lists for its first; NaN without both.
+
+  NaN too of what a content filter refuses.
+  """
+  choice = endpoint_lib.choice(answer)
+  end = endpoint_lib.field(choice, 'finish_reason')
+  if end == endpoint_lib.CONTENT_FILTER:
+    return _Read([math.nan], _positions(answer))
   try:
-    first = answer['choices'][0]['logprobs']['content'][0]
+    first = choice['logprobs']['content'][0]
     listed = {one['token']: one['logprob'] for one in first['top_logprobs']}
     bound = min(listed.values())
   except (KeyError, TypeError, IndexError, ValueError) as e:
@@ -167,7 +182,7 @@ def _yes_minus_no(answer: Any) -> _Read:
   words = [listed.get(word) for word in (_YES, _NO)]
   num_missing = words.count(None)
   if num_missing == 2:
-    return _Read([math.nan], _positions(answer))
+    return _Read([math.nan], _positions(answer), num_missing)
   yes, no = (bound if word is None else word for word in words)
   return _Read([yes - no], _positions(answer), num_missing)
 
@@ -175,7 +190,7 @@ def _yes_minus_no(answer: Any) -> _Read:
 def _scores(answer: Any) -> _Read:
   try:
     data = sorted(answer['data'], key=lambda one: one['index'])
-    found = [float(one['score']) for one in data]
+    found = [_number(one['score']) for one in data]
   except (KeyError, TypeError, ValueError) as e:
     raise endpoint_lib.UnreadableError(f'no scores: {answer!r}') from e
   return _Read(found, _positions(answer))
@@ -183,7 +198,7 @@ def _scores(answer: Any) -> _Read:
 
 def _only_class(answer: Any) -> _Read:
   try:
-    values = [float(value) for value in answer['data'][0]['probs']]
+    values = [_number(value) for value in answer['data'][0]['probs']]
   except (KeyError, TypeError, IndexError, ValueError) as e:
     raise endpoint_lib.UnreadableError(f'no classes: {answer!r}') from e
   if len(values) != 1:
@@ -192,6 +207,11 @@ def _only_class(answer: Any) -> _Read:
       'score: choose another rewards.NAME.model.'
     )
   return _Read(values, _positions(answer))
+
+
+def _number(value: Any) -> float:
+  """NaN of null, as JSON has it of what is not finite."""
+  return math.nan if value is None else float(value)
 
 
 def _positions(answer: Mapping[str, Any]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from erp_jax.core import group, progress, store, upstream
+from erp_jax.core import errors, group, progress, store, upstream
 from erp_jax.core import workdir as workdir_lib
 from erp_jax.data import arms as arms_lib
 from erp_jax.data import prompts as prompts_lib
@@ -98,10 +98,20 @@ def _run_arm(workdir, artifact, cfg, prompts, score) -> None:
     }
     total = sum(len(texts[p.id]) for part in parts.values() for p in part)
     total *= rewards_lib.passes(cfg)
+    is_judged = False
     with progress.track(label, total, 'reads') as advance:
       for i, part in parts.items():
         read = _Read(advance)
         scored = score(part, [texts[p.id] for p in part], read)
+        neither = scored.counts.get('neither', 0)
+        is_judged |= any(np.isfinite(x_K).any() for x_K in scored.rewards)
+        if neither and not is_judged:
+          raise errors.UserError(
+            f'{label}: {cfg.model!r} lists neither Yes nor No for the first '
+            f'token of any of {neither} answers, as judges that think do: '
+            'serve it without thinking, or choose another '
+            f'rewards.{reward_name}.model or .question.'
+          )
         counts = {
           'positions': read.positions,
           'truncated': scored.num_cut,

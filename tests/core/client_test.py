@@ -120,11 +120,15 @@ def test_a_wait_beyond_our_patience_ends_it(scripted):
 @pytest.mark.parametrize(
   'status, code, message',
   [
-    (400, 'context_length', 'prompt 0 with 400 .*: shorten or drop it'),
+    (
+      400,
+      'context_length',
+      'prompt 0 with 400 .*: shorten it or drop it in prompts',
+    ),
     (401, '', r'put its key into \$OPENAI_API_KEY, which is set, but refused'),
     (403, '', r'put its key into \$OPENAI_API_KEY, which is set, but refused'),
     (404, 'model_not_found', 'check arms.big.model, and arms.big.endpoint.url'),
-    (422, '', 'shorten or drop it, or correct the config'),
+    (422, '', 'in prompts.path, or correct the config'),
     (429, 'insufficient_quota', 'add credit, and start the same command again'),
     (501, '', 'correct the config'),
   ],
@@ -152,6 +156,13 @@ def test_a_missing_key_is_said(scripted, monkeypatch):
   server = scripted(lambda _: (401, {}, {}))
   with pytest.raises(errors.UserError, match=r'\$MY_KEY, which is not set'):
     _ask(_client(server, key_env='MY_KEY'), _questions(1))
+
+
+def test_a_key_goes_only_where_it_was_said_to_go(scripted):
+  server = scripted(lambda _: (401, {}, {}))
+  with pytest.raises(errors.UserError, match=r'set arms\.big\.endpoint\.key_e'):
+    _ask(_client(server, key_env=''), _questions(1))
+  assert _KEY not in f'{server.requests[0].headers}'
 
 
 @pytest.mark.parametrize('key', ['sk-hunter2\nx', 'sk-hunter2-ß'])
@@ -245,6 +256,26 @@ def test_tokens_that_were_not_used_are_given_back(scripted):
   assert _ask(client, _questions(4, tokens=3600.0)) == [0, 1, 2, 3]
 
 
+def test_tokens_given_back_do_not_shorten_a_wait_that_was_asked_for(scripted):
+  """At a second a request, the second gives back what it did not use."""
+  came_at, both = [], threading.Event()
+
+  def answer(request):
+    came_at.append(time.monotonic())
+    if request.number == 0:
+      both.wait(timeout=20)
+      return 429, {}, {'Retry-After': '2'}
+    if request.number == 1:
+      both.set()
+      time.sleep(0.2)
+    usage = {'total_tokens': 0}
+    return 200, {'value': request.body['n'], 'usage': usage}, {}
+
+  client = _client(scripted(answer), concurrency=2, tokens_per_minute=600_000.0)
+  assert _ask(client, _questions(3, tokens=10_000.0)) == [0, 1, 2]
+  assert came_at[2] - came_at[1] >= 1.9
+
+
 class _Stopped(KeyboardInterrupt):
   """As a signal raises it."""
 
@@ -271,7 +302,56 @@ def test_what_stops_the_work_gets_through(scripted, caplog):
   assert _ask(client, _questions(2)) == [0, 1]
 
 
+def test_what_can_never_be_read_ends_it_although_others_are_answered(scripted):
+  def answer(request):
+    n = request.body['n']
+    return 200, {} if n == 3 else {'value': n}, {}
+
+  server = scripted(answer)
+  with pytest.raises(
+    errors.UserError, match='prompt 3 with what cannot .*no v'
+  ):
+    _ask(_client(server), _questions(8))
+  assert sum(r.body['n'] == 3 for r in server.requests) == 5
+
+
+def test_a_limit_of_time_is_named_where_it_ends_the_work(scripted):
+  server = scripted(lambda _: (200, servers.Slowly([b' '] * 20), {}))
+  with pytest.raises(errors.UserError, match='timeout_secs: raise .*concurr'):
+    _ask(_client(server, timeout_secs=0.1, patience_secs=0.3), _questions(1))
+
+
+@pytest.mark.parametrize('code', ['content_filter', 'invalid_prompt'])
+def test_a_prompt_that_a_filter_refuses_is_one_answer(code, scripted):
+  def answer(request):
+    if request.body['n'] == 1:
+      return 400, {'error': {'message': 'no', 'code': code}}, {}
+    return 200, request.body, {}
+
+  got = _client(scripted(answer)).ask(
+    '/echo', _questions(3), lambda x: x, lambda _: None
+  )
+  assert got == [{'n': 0}, endpoint.FILTERED, {'n': 2}]
+
+
+@pytest.mark.parametrize(
+  'answer',
+  [
+    *((status, {}) for status in (400, 403, 404, 405, 501, 200)),
+    (200, b'<html>Welcome</html>'),
+    (200, {'data': None}),
+  ],
+)
+def test_a_server_need_not_list_its_models(answer, scripted):
+  assert _client(scripted(_echo, answer)).models() == []
+
+
+def test_a_wrong_key_is_said_when_models_are_listed(scripted):
+  with pytest.raises(errors.UserError, match='the list of models with 401'):
+    _client(scripted(_echo, (401, {}))).models()
+
+
 def test_models_are_listed(scripted):
   listed = [{'id': 'm', 'owned_by': 'vllm'}]
   assert _client(scripted(_echo, listed)).models() == listed
-  assert _client(scripted(_echo, None)).models() == []
+  assert _client(scripted(_echo, (200, listed))).models() == listed

@@ -41,7 +41,24 @@ def test_urls_with_secrets_are_refused_unquoted(url):
   assert 'hunter2' not in f'{caught.value}'
 
 
-@pytest.mark.parametrize('key', ['sk-hunter2', 'hunter2 ', '', '2hunter2'])
+@pytest.mark.parametrize(
+  'url, key_env, name',
+  [
+    ('https://api.openai.com/v1', '', 'OPENAI_API_KEY'),
+    ('https://API.OpenAI.com/v1/', '', 'OPENAI_API_KEY'),
+    ('https://api.openai.com/v1', 'MINE', 'MINE'),
+    ('http://api.openai.com/v1', '', ''),
+    ('https://api.openai.com.evil.net/v1', '', ''),
+    ('https://evil.net/api.openai.com', '', ''),
+    ('http://localhost:8000/v1', '', ''),
+    ('http://localhost:8000/v1', 'MINE', 'MINE'),
+  ],
+)
+def test_openais_key_goes_to_openai_alone(url, key_env, name):
+  assert endpoint.Endpoint(url=url, key_env=key_env).key_name == name
+
+
+@pytest.mark.parametrize('key', ['sk-hunter2', 'hunter2 ', '2hunter2'])
 def test_a_key_where_its_variable_is_named_is_refused_unquoted(key):
   with pytest.raises(errors.UserError, match='key_env is not') as caught:
     endpoint.Endpoint(url='http://host/v1', key_env=key)

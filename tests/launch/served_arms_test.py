@@ -91,6 +91,7 @@ class _Sampler:
       '--arms=terse',
       '--config.arms.terse.model=smollm2',
       '--config.arms.terse.endpoint.server=llama.cpp',
+      '--config.arms.terse.endpoint.key_env=OPENAI_API_KEY',
       '--config.arms.terse.endpoint.traffic.patience_secs=1.0',
       '--config.runtime.grace_secs=0.0',  # The loop is stopped where it is.
       '--config.sample.max_new_tokens=16',

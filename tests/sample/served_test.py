@@ -76,6 +76,7 @@ def test_each_response_is_a_row_with_what_the_server_says(scripted, tmp_path):
     'tokens': 3 * (1 + 2 + 3 + 4 + 5),
     'prompt_tokens': 3 * (10 + 11 + 12 + 13 + 14),
     'usd': 0.0,
+    'answered_as m-1': 15,
     **dict.fromkeys(
       ('retries', 'content_filter', 'empty', 'other_end', 'missing_usage'), 0
     ),
@@ -233,12 +234,37 @@ def test_thinking_is_written_as_a_model_writes_it(end, message, text):
     {},
     {'error': {'message': 'upstream'}},
     {'choices': None},
+    {'choices': [], 'error': {'code': 502}},
+    {'choices': [{'error': {'code': 502}, 'message': {'content': 'H'}}]},
+    *(
+      {'choices': [{'finish_reason': end, 'message': {'content': 'H'}}]}
+      for end in ('error', 'abort', 'insufficient_system_resource')
+    ),
     {'choices': [{'message': {'content': [{'type': 'text'}]}}]},
   ],
 )
 def test_what_is_no_completion_is_asked_again(answer):
   with pytest.raises(endpoint.UnreadableError):
     served.read_reply(answer)
+
+
+def test_a_prompt_that_a_filter_refuses_is_rows_without_a_text(
+  scripted, tmp_path
+):
+  def answer(request):
+    if request.body['messages'][-1]['content'] == _PROMPTS[1].prompt:
+      return 400, {'error': {'message': 'no', 'code': 'content_filter'}}, {}
+    return 200, servers.completion(), {}
+
+  rows, manifest = _run(tmp_path, _arm(scripted(answer)))
+  refused = [row for row in rows if row['finish_reason'] == 'content_filter']
+  assert [(row['prompt_id'], row['text']) for row in refused] == [
+    ('p1', '')
+  ] * 3
+  assert {(row['num_tokens'], row['prompt_tokens']) for row in refused} == {
+    (0, 0)
+  }
+  assert len(rows) == 15 and manifest['counts']['content_filter'] == 3
 
 
 def test_a_limit_that_a_server_ignores_ends_it(scripted, tmp_path):
@@ -276,8 +302,9 @@ def test_another_address_goes_on_and_another_revision_does_not(
   def dies(request):
     if request.number >= 2 * 3:
       return 401, {}, {}
-    return 200, servers.completion('first'), {}
+    return 200, servers.completion('first', model='old'), {}
 
+  # What the shards of the first run were answered by is not forgotten.
   first = scripted(dies)
   traffic = endpoint.Traffic(concurrency=1)
   with pytest.raises(errors.UserError, match='401'):
@@ -285,9 +312,10 @@ def test_another_address_goes_on_and_another_revision_does_not(
   second = scripted(lambda _: (200, servers.completion('second'), {}))
   engine = dataclasses.replace(_CFG.engine, slots=8)
   cfg = dataclasses.replace(_CFG, engine=engine, dtype='float32')
-  rows, _ = _run(tmp_path, _arm(second, key_env='OTHER'), cfg)
+  rows, manifest = _run(tmp_path, _arm(second, key_env='OTHER'), cfg)
   assert [row['text'] for row in rows] == ['first'] * 6 + ['second'] * 9
   assert len(second.requests) == 9
+  assert manifest['info']['served']['answered_as'] == ['m-1', 'old']
   for change in (
     {'revision': 'fp8'},
     {'server': 'vllm'},

@@ -53,7 +53,7 @@ def test_a_served_judge_is_the_judge_that_runs_here(llama):
   )
   ours, _ = _score(here)
   theirs, told = _score(_cfg('served_judge', llama(), 'smollm2'))
-  assert theirs.counts == {'retries': 0, 'bounded': 0}
+  assert theirs.counts == {'retries': 0, 'bounded': 0, 'neither': 0}
   assert sum(n for n, _ in told) == 7 and all(p > 20 for _, p in told)
   want, got = (np.concatenate(x.rewards) for x in (ours, theirs))
   np.testing.assert_allclose(got, want, atol=0.3)
@@ -78,7 +78,7 @@ def _listing(**logprobs):
     ({'No': -0.5, 'Yes': -1.5}, -1.0, 0),
     ({'Yes': -0.5, 'Maybe': -3.0}, 2.5, 1),
     ({'No': -0.5, ' Yes': -0.7, 'yes': -3.0}, -2.5, 1),
-    ({'Maybe': -0.5}, math.nan, 0),
+    ({'Maybe': -0.5}, math.nan, 0),  # Counted as `neither`.
   ],
 )
 def test_a_judge_takes_the_difference_of_two_words(
@@ -89,6 +89,7 @@ def test_a_judge_takes_the_difference_of_two_words(
   for got, texts in zip(scored.rewards, _TEXTS, strict=True):
     np.testing.assert_allclose(got, [reward] * len(texts))
   assert scored.counts['bounded'] == 7 * bounded
+  assert scored.counts['neither'] == 7 * math.isnan(reward)
   asked = {
     request.body['messages'][0]['content'] for request in server.requests
   }
@@ -100,6 +101,28 @@ def test_a_judge_takes_the_difference_of_two_words(
   body = server.requests[0].body
   assert (body['max_tokens'], body['top_logprobs']) == (1, 20)
   assert body['temperature'] == 1.0 and body['logprobs'] is True
+
+
+@pytest.mark.parametrize('server', [*endpoint.SETTINGS])
+def test_a_judge_does_not_think_where_that_can_be_said(server, scripted):
+  fake = scripted(lambda _: (200, _listing(Yes=-1.0, No=-2.0), {}))
+  where = endpoint.Endpoint(url=fake.url, server=server)
+  cfg = dataclasses.replace(_cfg('served_judge', fake), endpoint=where)
+  _score(cfg)
+  sent = fake.requests[0].body.get('chat_template_kwargs')
+  assert sent == (None if server == 'openai' else {'enable_thinking': False})
+
+
+def test_what_a_filter_refuses_has_no_reward(scripted):
+  refused = 400, {'error': {'message': 'no', 'code': 'content_filter'}}, {}
+  listed = 200, _listing(Yes=-1.0, No=-2.0), {}
+
+  def answer(request):
+    asked = request.body['messages'][0]['content']
+    return refused if 'Berlin' in asked else listed
+
+  scored, _ = _score(_cfg('served_judge', scripted(answer)))
+  np.testing.assert_allclose(scored.rewards[0], [1, math.nan, 1, 1])
 
 
 def test_a_judge_without_logprobs_ends_it(scripted):
@@ -153,6 +176,20 @@ def test_scores_of_conversations_by_vllms_format(scripted):
   for got, prompt, texts in zip(scored.rewards, _PROMPTS, _TEXTS, strict=True):
     np.testing.assert_allclose(got, [_known(prompt.prompt, t) for t in texts])
   assert {request.path for request in server.requests} == {'/classify'}
+
+
+@pytest.mark.parametrize(
+  'api, answer',
+  [
+    ('score', {'data': [{'index': i, 'score': None} for i in range(4)]}),
+    ('classify', {'data': [{'index': 0, 'probs': [None]}]}),
+  ],
+)
+def test_null_is_what_is_not_finite(api, answer, scripted):
+  server = scripted(lambda _: (200, answer, {}))
+  cfg = _cfg('served_score', server, api=api)
+  scored = rewards.scorer(cfg)(_PROMPTS[:1], _TEXTS[:1], lambda *_, **__: None)
+  assert len(scored.rewards[0]) == 4 and np.isnan(scored.rewards[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -242,6 +279,9 @@ def test_an_arm_and_its_judge_on_servers_through_both_stages(
       return 401, {}, {}
     return 200, _listing(Yes=-1.0, No=-2.0 - len(judged)), {}
 
+  def thinks(request):
+    return 200, _listing(Okay=-0.1), {}
+
   judged, passes = [], []
   server = scripted(answer)
   where = endpoint.Endpoint(
@@ -254,6 +294,11 @@ def test_an_arm_and_its_judge_on_servers_through_both_stages(
   judge = dataclasses.replace(
     _cfg('served_judge', server), endpoint=where, shard_prompts=2
   )
+  deep = _cfg('served_judge', scripted(thinks), 'deep')
+  with pytest.raises(
+    errors.UserError, match=r"score deep/a: 'deep' lists neither Yes nor No"
+  ):
+    stage.run(workdir, {'deep': deep}, {'a': arm}, asked)
   with pytest.raises(errors.UserError, match=r'rewards\.far: .* with 401'):
     stage.run(workdir, {'far': judge}, {'a': arm}, asked)
   passes.append(True)
