@@ -15,6 +15,13 @@ def differences(old: Any, new: Any, where: str = '') -> Iterator[tuple]:
     yield where, json.dumps(old), json.dumps(new)
 
 
+def shared(found: Any, wanted: Any) -> Any:
+  """The fields of `found` that `wanted` has too, nested as they are there."""
+  if not (isinstance(found, dict) and isinstance(wanted, dict)):
+    return found
+  return {name: shared(found.get(name), wanted[name]) for name in wanted}
+
+
 def major_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
   """'name old -> new' for each package whose major version differs.
 

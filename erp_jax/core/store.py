@@ -214,8 +214,11 @@ class Artifact:
     if share == locks.ALL:
       for stale in [*self.path.glob(f'{whole_files.TMP}*'), failure]:
         stale.unlink(missing_ok=True)
-    elif failure.exists():
-      error = read_json(failure, ('error',))['error']
+    else:
+      try:
+        error = read_json(failure, ('error',))['error']
+      except (FileNotFoundError, errors.UserError):
+        error = ''  # It is gone, or of no use to anybody.
       whose = re.match(rf'replica \d+ of {share.of}\b', error)
       if not whose or whose[0] == f'{share}':
         failure.unlink(missing_ok=True)
@@ -224,7 +227,8 @@ class Artifact:
     """Leaves the reason for those who ask for the status."""
     if isinstance(e, Exception):  # Not what a person or a signal stops.
       whose = '' if share == locks.ALL else f'{share}: '
-      write_json(self.path / FAILURE, {'error': whose + errors.said(e)})
+      with locks.turn(self.path, share):
+        write_json(self.path / FAILURE, {'error': whose + errors.said(e)})
 
   def _remove_replaced(self) -> None:
     """Removes the files of another identity: none may pass for ours."""
@@ -368,14 +372,8 @@ def check_made_with(path: epath.PathLike, expected: Mapping[str, Any]) -> None:
 
   `expected` holds some of the identity's fields, nested as they are there.
   """
-
-  def shared(found, wanted):
-    if not (isinstance(found, dict) and isinstance(wanted, dict)):
-      return found
-    return {name: shared(found.get(name), wanted[name]) for name in wanted}
-
   wanted = json.loads(_canonical(expected))
-  found = shared(read_manifest(path)['identity'], wanted)
+  found = compare.shared(read_manifest(path)['identity'], wanted)
   for where, old, new in compare.differences(found, wanted):
     raise errors.UserError(
       f'{path} was made with {where} = {old}, but the config says {new}: set '

@@ -24,6 +24,17 @@ sys.stdin.readline()
 share = locks.Share(int(index), int(of))
 print(shares_test._fill(epath.Path(folder), share))
 """
+# Fails again and again, each time with the note of it.
+_FAILING = """
+import sys
+from etils import epath
+from erp_jax.core import errors, locks, store
+
+share = locks.Share(int(sys.argv[2]), 2)
+artifact = store.Artifact(epath.Path(sys.argv[1]), {}, 2)
+for _ in range(200):
+  artifact._note_failure(errors.UserError('no more'), share)
+"""
 
 
 def _fill(folder, share=locks.ALL, num_shards=6, fails=False):
@@ -105,6 +116,29 @@ def test_a_sibling_keeps_its_files(tmp_path):
   assert theirs.exists() and not ours.exists()
   assert _fill(folder, locks.Share(0, 2)) == ([0, 2, 4], True)
   assert not theirs.exists()
+
+
+@pytest.mark.parametrize('left', ['', '{"error', '{}'])
+def test_a_failure_that_is_not_whole_is_in_nobodys_way(tmp_path, left):
+  (tmp_path / store.FAILURE).write_text(left)
+  assert _fill(epath.Path(tmp_path), locks.Share(1, 4)) == ([1, 5], False)
+  assert not (tmp_path / store.FAILURE).exists()
+
+
+def test_failures_are_told_in_turn(tmp_path):
+  replicas = [
+    subprocess.Popen(
+      [sys.executable, '-c', _FAILING, str(tmp_path), str(i)],
+      stderr=subprocess.PIPE,
+    )
+    for i in range(2)
+  ]
+  failure = tmp_path / store.FAILURE
+  while any(replica.poll() is None for replica in replicas):
+    if failure.exists():
+      said = json.loads(failure.read_text())['error']
+      assert said in ('replica 0 of 2: no more', 'replica 1 of 2: no more')
+  assert [replica.communicate()[1] for replica in replicas] == [b'', b'']
 
 
 def test_a_failure_is_told_until_its_replica_is_back(tmp_path):
