@@ -67,7 +67,8 @@ class _Handler:
 
 def _say(line: str) -> None:
   """Writes to stderr without a lock, which the main thread may hold."""
-  os.write(2, f'{line}\n'.encode())
+  with contextlib.suppress(OSError):  # Nobody reads any more.
+    os.write(2, f'{line}\n'.encode())
 
 
 def _handler() -> _Handler | None:

@@ -13,10 +13,16 @@ from erp_jax.core import preemption, process, store
 # Writes shards, one for each line that it reads; arguments are the folder, the
 # time of grace, how many shards, and what is set in `preemption`.
 _PROGRAM = """
-import os, sys
+import os, select, sys
 import pyarrow as pa
 from etils import epath
 from erp_jax.core import preemption, process, store
+
+def wait_for_a_line():
+  # A signal just before a read would be heard after it.
+  while not select.select([0], [], [], 0.05)[0]:
+    pass
+  assert os.read(0, 1)
 
 folder, grace_secs, num_shards, *settings = sys.argv[1:]
 for setting in settings:
@@ -30,12 +36,12 @@ with preemption.handled(float(grace_secs)):
       with artifact.writer({'versions': {}}) as writer:
         for i in writer.missing() or ['work without shards']:
           print('making', i, flush=True)
-          assert sys.stdin.readline()
+          wait_for_a_line()
           if num_shards != '0':
             writer.write_shard(i, pa.table({'x': [i]}))
         writer.finish()
       print('making none', flush=True)
-      assert sys.stdin.readline()
+      wait_for_a_line()
   except preemption.Preempted as e:
     print(e)
     sys.exit(preemption.EXIT_CODE)
@@ -67,11 +73,14 @@ class _Started:
     self._process.terminate()
     assert 'SIGTERM: after' in self._process.stderr.readline()
 
+  def stop_reading(self) -> None:
+    self._process.stderr.close()
+
   def ended(self, code: int = preemption.EXIT_CODE) -> str:
     self._process.wait(60)  # Before its input is closed.
     out, err = self._process.communicate()
     assert self._process.returncode == code, err
-    return out + err
+    return out + (err or '')
 
   @property
   def pid(self) -> int:
@@ -144,6 +153,16 @@ def test_a_second_one_stops_at_once(tmp_path):
   assert _shards(tmp_path) == 0
   (record,) = map(process.read, (tmp_path / 'processes').iterdir())
   assert record.state_now() == process.INTERRUPTED
+
+
+def test_nobody_need_read_what_it_says(tmp_path):
+  """As after `2>&1 | tee`, when a group is stopped."""
+  program = _Started(tmp_path, 100, 3)
+  program.stop_reading()
+  os.kill(program.pid, 15)
+  program.go_on()
+  assert 'after 1 of 3 shards' in program.ended()
+  assert _shards(tmp_path) == 1
 
 
 def test_echoes_of_the_first_change_nothing(tmp_path):

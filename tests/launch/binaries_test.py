@@ -176,6 +176,15 @@ def test_replay_mistakes_are_one_line(flags, expected, tiny, launch, tmp_path):
 
 
 @pytest.mark.slow
+def test_nobody_need_read_why_it_ends():
+  program = 'from launch import app; app._stop_at_once("stopped", 75)'
+  with subprocess.Popen(
+    [sys.executable, '-c', program], cwd=_ROOT, stderr=subprocess.PIPE
+  ) as process:
+    process.stderr.close()
+    assert process.wait(100) == 75
+
+
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(tiny, launch, tmp_path):
   """A file size limit of the shell stands in for a full disk."""
   limited = subprocess.run(
