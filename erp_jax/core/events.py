@@ -108,7 +108,10 @@ def handled(handlers: Sequence[logging.Handler]) -> Iterator[None]:
     _events.propagate = before[1]
     for handler in handlers:
       _events.removeHandler(handler)
-      handler.close()
+      try:
+        handler.close()
+      except OSError as e:  # The work is done all the same.
+        _log.warning('not all events are written: %s', e)
 
 
 def usage() -> dict[str, float]:

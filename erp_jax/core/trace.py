@@ -6,7 +6,9 @@ import threading
 
 import jax
 
-from erp_jax.core import events
+from erp_jax.core import errors, events
+
+_log = logging.getLogger(__name__)
 
 
 class Trace(logging.Handler):
@@ -47,4 +49,7 @@ class Trace(logging.Handler):
     with self._stopping:
       if self._is_on:
         self._is_on = False
-        jax.profiler.stop_trace()
+        try:
+          jax.profiler.stop_trace()
+        except (OSError, RuntimeError) as e:  # Such as of a full disk.
+          _log.warning('no trace in %s: %s', self._folder, errors.said(e))

@@ -94,6 +94,27 @@ def test_a_full_disk_ends_the_events_alone(caplog, tmp_path):
   assert 'no more events in' in record.getMessage()
 
 
+class _Full(logging.Handler):
+  """Finds the disk full when it is closed."""
+
+  def emit(self, record):
+    pass
+
+  def close(self):
+    super().close()
+    with open('/dev/full', 'w') as f:
+      f.write('x')
+
+
+def test_what_cannot_be_closed_is_told_and_no_more(caplog, file, tmp_path):
+  lines = events.Lines(tmp_path / 'b.jsonl', dict)
+  with events.handled([_Full(), lines]):
+    events.emit('a', {})
+  assert lines._file == events._CLOSED
+  (record,) = (r for r in caplog.records if r.levelno == logging.WARNING)
+  assert 'No space left' in record.getMessage()
+
+
 def test_writers_tell_of_their_shards(file, tmp_path):
   artifact = store.Artifact(epath.Path(tmp_path / 'responses/a'), {'k': 1}, 2)
   with artifact.writer({'versions': {}}) as writer:

@@ -50,6 +50,17 @@ def test_work_that_ends_early_has_a_trace(tmp_path):
   assert len(list(tmp_path.rglob('*.trace.json.gz'))) == 1
 
 
+def test_a_trace_that_cannot_be_written_is_told_and_no_more(tmp_path, caplog):
+  folder = tmp_path / 'a file'
+  folder.write_text('')
+  with events.handled([trace.Trace(folder, 600.0)]):
+    events.emit('progress', {'done': 1})
+    jnp.ones(3).block_until_ready()
+  told = [r.getMessage() for r in caplog.records if r.name == trace.__name__]
+  (said,) = told
+  assert said.startswith(f'no trace in {folder}: ')
+
+
 def test_without_work_there_is_none(tmp_path):
   with events.handled([trace.Trace(tmp_path, 600.0)]):
     events.emit('start', {})

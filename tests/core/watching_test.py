@@ -1,6 +1,8 @@
 """What a watched process leaves: events, and scalars for TensorBoard."""
 
 import builtins
+import subprocess
+import sys
 
 import pytest
 from etils import epath
@@ -92,6 +94,30 @@ def test_tensorboard_reads_the_scalars(tmp_path, counter):
   told = [e for e in events.read(file) if e['event'] == 'progress']
   assert [s.value for s in busy] == [0.75, 0.75]
   assert [s.wall_time for s in busy] == [e['time'] for e in told]
+
+
+# Scalars of a file that may have 8 KiB.
+_LIMITED = """
+import pathlib, resource, sys
+from erp_jax.core import events, tensorboard
+scalars = tensorboard.Scalars(pathlib.Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
+with events.handled([scalars]):
+  for i in range(2000):
+    events.emit('usage', {'host_gib': 1.5})
+"""
+
+
+def test_a_full_disk_ends_the_scalars_alone(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-c', _LIMITED, str(tmp_path / 'scalars')],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 0, done.stderr
+  (said,) = done.stderr.splitlines()
+  assert said.startswith(f'no more scalars in {tmp_path}/scalars: ')
 
 
 def test_without_the_package_one_line_names_the_extra(
