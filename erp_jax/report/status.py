@@ -31,6 +31,7 @@ STAGES = {
 }
 # Where no lock can be seen, what changed so lately is being written.
 _LATELY_SECS = 900.0
+_SILENT = 'silent'  # What did not change lately: events may tell of it.
 _DEPTH = 5
 _TRIES = 3  # Of files that change while they are read.
 _NOT_FOLDERS = ('.json', '.jsonl', '.parquet', '.lock', 'weights')
@@ -179,9 +180,14 @@ def _as_told(
   part: Part,
   told: Sequence[tuple[tuple[str, str, str], status_events.Told]],
 ) -> Part:
-  """The part with what its processes said of it after its last shard."""
+  """The part with what its processes said of it after its last shard.
+
+  Where no lock can be seen, that they did tells that they run.
+  """
   place = (part.point, part.stage, part.name)
   mine = [one for at, one in told if at == place and one.time > part.changed]
+  if part.state == _SILENT:
+    part = dataclasses.replace(part, state=RUNNING if mine else INTERRUPTED)
   if part.state != RUNNING or not mine:
     return part
   return dataclasses.replace(
@@ -221,10 +227,8 @@ def _part(
   elif store.FAILURE in files:  # The next writer removes it.
     state = FAILED
     error = store.read_json(folder / store.FAILURE, ('error',))['error']
-  elif _is_written(folder, changed, secs):
-    state = RUNNING
   else:
-    state = INTERRUPTED
+    state = _state_of_writer(folder, changed, secs)
   return Part(
     point=point,
     stage=stage,
@@ -273,12 +277,13 @@ def _pace(
   return secs, statistics.mean(sizes), unit
 
 
-def _is_written(folder: epath.Path, changed: float, secs: float) -> bool:
+def _state_of_writer(folder: epath.Path, changed: float, secs: float) -> str:
   """Whether a process writes it now: by its lock, else by its last change."""
   held = locks.is_held(folder)
   if held is not None:
-    return held
-  return time.time() - changed < max(_LATELY_SECS, 3 * secs)
+    return RUNNING if held else INTERRUPTED
+  is_late = time.time() - changed >= max(_LATELY_SECS, 3 * secs)
+  return _SILENT if is_late else RUNNING
 
 
 def _waiting(parts: Sequence[Part]) -> list[Part]:

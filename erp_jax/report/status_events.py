@@ -33,7 +33,8 @@ class Told(NamedTuple):
 def read(folder: epath.Path, names: Sequence[str]) -> Iterator[Told]:
   """What the files of a folder of events tell of the last minutes.
 
-  One that vanishes or is damaged tells nothing: its run tells by its files.
+  One that vanishes, is damaged or not ours to read tells nothing: its run
+  tells by its files.
   """
   for name in names:
     file = folder / name
@@ -41,7 +42,7 @@ def read(folder: epath.Path, names: Sequence[str]) -> Iterator[Told]:
       try:
         if time.time() - file.stat().mtime < _FRESH_SECS:
           yield from _last(events.read(file))
-      except (FileNotFoundError, ValueError):
+      except (OSError, ValueError, KeyError, TypeError):
         continue
 
 

@@ -33,7 +33,7 @@ def run(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _written(monkeypatch):
-  monkeypatch.setattr(status, '_is_written', lambda *_: True)
+  monkeypatch.setattr(status, '_state_of_writer', lambda *_: status.RUNNING)
 
 
 def _tell(run, *told, name='sample-a-1', end='\n'):
@@ -100,7 +100,13 @@ def test_damage_and_half_lines_tell_nothing(run):
   fresh = _progress(5, rate=50.0)
   _tell(run, _START, _BEGIN, fresh, end='\n{"time": 1, "ev')
   assert _part(run).rate == 50.0
-  _tell(run, _START, _BEGIN, fresh, end='\nnonsense\n')
+  for damage in ('nonsense', '{"time": 1}', '[3]', '{"event": "start"}'):
+    _tell(run, _START, _BEGIN, fresh, end=f'\n{damage}\n')
+    assert math.isnan(_part(run).rate)
+
+
+def test_events_that_may_not_be_read_tell_nothing(run):
+  (run / 'events' / 'sample-a-1.jsonl').mkdir()  # As of root, who may all.
   assert math.isnan(_part(run).rate)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import math
 import os
 import pathlib
@@ -141,6 +142,33 @@ def test_in_a_bucket_age_tells_what_is_written(root, monkeypatch):
   assert _found(root)['sample', 'a'].state == status.INTERRUPTED
 
 
+@pytest.mark.parametrize(
+  'age, state', [(-2, status.RUNNING), (600, status.INTERRUPTED)]
+)
+def test_without_a_lock_events_tell_of_long_shards(
+  root, monkeypatch, age, state
+):
+  folder = root / 'responses' / 'a'
+  _begin(folder, 3, (0,))
+  lock = pathlib.Path(folder) / '.lock'
+  lock.unlink(missing_ok=True)
+  monkeypatch.setattr(status, '_LATELY_SECS', 0.0)
+  progress = {'event': 'progress', 'rate': 5.0, 'unit': 'rows'}
+  told = [
+    {'event': 'start', 'workdir': f'{root}'},
+    {'event': 'begin', 'artifact': f'{folder}'},
+    progress | {'time': time.time() - age},
+  ]
+  (root / 'events').mkdir()
+  (root / 'events' / 'sample-b-1.jsonl').write_text(
+    ''.join(f'{json.dumps(event)}\n' for event in told)
+  )
+  assert _found(root)['sample', 'a'].state == state
+  if '://' not in os.fspath(root):  # A lock that nobody holds tells more.
+    lock.touch()
+    assert _found(root)['sample', 'a'].state == status.INTERRUPTED
+
+
 def test_a_shard_that_is_gone_is_missing_again(tmp_path):
   folder = epath.Path(tmp_path) / 'responses' / 'a'
   artifact = _begin(folder, 3, (0, 1, 2))
@@ -251,9 +279,10 @@ def test_what_is_damaged_is_a_row_of_its_own(root, name):
     ('sample', 'b'): status.FAILED,
     ('processes', 'sample-1.json'): status.UNREADABLE,
   }
-  text = ' '.join(_text(found).split())
-  assert f'{name} is not JSON' in _found(root)['sample', 'a'].error
-  assert "sample-1.json lacks 'state'" in text and '2 unreadable' in text
+  errors_of = {p.name: p.error for p in found.parts}
+  assert f'{name} is not JSON' in errors_of['a']
+  assert "sample-1.json lacks 'state'" in errors_of['sample-1.json']
+  assert '2 unreadable' in _text(found)
   (root / 'responses' / 'b' / 'failed.json').unlink()
   assert status.read(root).has_failed
 
