@@ -66,12 +66,14 @@ class Door:
 
   Attributes:
     failing: how many uploads from here on are answered with `code`.
+    method: DELETE where those are to fail, not uploads.
     holding: only of objects whose names hold this.
     refused: how many were.
   """
 
   url: str
   failing: int = 0
+  method: str = 'POST'
   holding: str = ''
   code: int = 503
   refused: int = 0
@@ -79,8 +81,10 @@ class Door:
   def refuses(self, method: str, path: str) -> bool:
     """Whether this request is one of those, which it counts."""
     name = urllib.parse.unquote(path)
-    is_upload = method == 'POST' and '/upload/' in name
-    if not (is_upload and self.failing and self.holding in name):
+    is_meant = method == self.method and (
+      method == 'DELETE' or '/upload/' in name
+    )
+    if not (is_meant and self.failing and self.holding in name):
       return False
     self.failing -= 1
     self.refused += 1
@@ -165,7 +169,7 @@ def door(doorway: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
 
   monkeypatch.setattr(gcsfs.retry, 'asyncio', Hasty)
   buckets.check_client(f'gs://{NAME}')
-  doorway.failing, doorway.holding = 0, ''
+  doorway.failing, doorway.method, doorway.holding = 0, 'POST', ''
   doorway.code, doorway.refused = 503, 0
   return doorway
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from etils import epath
 
-from erp_jax.core import errors
+from erp_jax.core import buckets, errors
 
 
 @contextlib.contextmanager
@@ -25,7 +25,8 @@ def writing(path: epath.PathLike, size: int) -> Iterator[None]:
 def noted(note: Callable[[BaseException | None], None]) -> Iterator[None]:
   """Calls `note` with what is raised, which goes on its way.
 
-  A note that cannot be written is left out: it may be the disk that is full.
+  A note that cannot be written is left out: it may be the disk that is full,
+  or the bucket that is out of order.
   """
   ended = False
   try:
@@ -33,7 +34,8 @@ def noted(note: Callable[[BaseException | None], None]) -> Iterator[None]:
     ended = True
   finally:
     if not ended:
-      with contextlib.suppress(OSError, errors.UserError):
+      unwritten = (OSError, errors.UserError, *buckets.client_errors())
+      with contextlib.suppress(*unwritten):
         note(sys.exception())
 
 

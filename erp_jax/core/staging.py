@@ -32,11 +32,15 @@ class Staged:
     if not buckets.is_bucket(self._target):
       return
     for file in sorted(self.local.rglob('*')):
-      if file.is_file() and self._sizes.get(file) != file.stat().st_size:
+      try:
+        if not file.is_file() or self._sizes.get(file) == file.stat().st_size:
+          continue
         data = file.read_bytes()
-        name = file.relative_to(self.local).as_posix()
-        buckets.put(self._target / name, data)
-        self._sizes[file] = len(data)
+      except FileNotFoundError:  # Its writer has removed it.
+        continue
+      name = file.relative_to(self.local).as_posix()
+      buckets.put(self._target / name, data)
+      self._sizes[file] = len(data)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from erp_jax.core import buckets, checkpoint, errors, staging, store
+from erp_jax.core import (
+  buckets,
+  checkpoint,
+  errors,
+  process,
+  staging,
+  store,
+)
 
 _TRIES = 6  # Of gcsfs itself, for each of ours.
 
@@ -52,6 +59,16 @@ def test_what_will_not_pass_is_tried_once(door, impatient, path, code):
   assert door.refused == bool(code)
 
 
+def test_a_bucket_that_fails_leaves_the_first_error(door):
+  with (
+    pytest.raises(errors.UserError, match='a mistake'),
+    process.recorded(epath.Path('gs://runs/mistaken'), ('launch.fit',)),
+  ):
+    door.failing, door.method = 10**6, 'DELETE'
+    raise errors.UserError('a mistake')
+  assert door.refused
+
+
 def test_only_buckets_with_a_client_are_taken(monkeypatch):
   buckets.check_client('runs/mine')
   with pytest.raises(errors.UserError, match=r'ftp:// .* gs://, s3://'):
@@ -92,6 +109,25 @@ def test_weights_come_back(kind, tmp_path, door):
     )
   with pytest.raises(errors.UserError, match='is missing'):
     checkpoint.load(path.parent / 'other')
+
+
+def test_a_file_that_goes_while_it_is_brought_is_left(
+  door, tmp_path, monkeypatch
+):
+  target = epath.Path(f'gs://runs{tmp_path}')
+  with staging.staged(target) as staged:
+    for name in ('a.tmp', 'b.txt'):
+      (staged.local / name).write_text('x')
+    is_file = pathlib.Path.is_file
+
+    def looked_at_too_early(path):
+      found = is_file(path)
+      (staged.local / 'a.tmp').unlink(missing_ok=True)
+      return found
+
+    monkeypatch.setattr(pathlib.Path, 'is_file', looked_at_too_early)
+    staged.put()
+  assert [path.name for path in target.iterdir()] == ['b.txt']
 
 
 def test_files_are_brought_once_unless_they_have_grown(door, tmp_path):
