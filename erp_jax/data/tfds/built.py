@@ -5,7 +5,6 @@ holds prompts, and in its metadata what became of the rows that they are from.
 Its one split is that of the hub.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -149,10 +148,14 @@ def build(
   builder = make()
   folder = epath.Path(builder.data_path)
   if not folder.exists():
-    with failures.writing(folder, 0), contextlib.suppress(FileExistsError):
-      builder.download_and_prepare()
-      return folder
-    builder = make()  # Another process was first.
+    with failures.writing(folder, 0):
+      try:
+        builder.download_and_prepare()
+        return folder
+      except FileExistsError:  # Another process was first, or a file is there.
+        if not folder.is_dir():
+          raise
+    builder = make()
   made = _made(folder, builder)['identity']
   _check_same(folder, made, identity(builder.cfg))
   return folder

@@ -195,6 +195,16 @@ def test_an_unknown_source_ends_the_build_and_leaves_nothing(tmp_path):
   assert not list((tmp_path / 'data').glob('**/*array_record*'))
 
 
+def test_a_file_where_the_folder_belongs_is_told(source, tmp_path, monkeypatch):
+  file = tmp_path / 'a'
+  file.touch()
+  monkeypatch.setattr(
+    built.OpenPerfectblend, 'download_and_prepare', lambda _: file.mkdir()
+  )
+  with pytest.raises(errors.UserError, match='a file is where a folder'):
+    built.build('open_perfectblend', tmp_path, str(source))
+
+
 def test_another_build_does_not_take_its_place(blend, source, tmp_path):
   times = {p.name: p.stat().st_mtime_ns for p in blend.iterdir()}
   again = shutil.copytree(source, tmp_path / 'copy')
