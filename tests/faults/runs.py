@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PIPELINE = ('sample', 'score', 'embed', 'fit', 'route', 'replay', 'report')
 STAGES = ('start', *PIPELINE, 'export_router')
 ENDED = 'ended'
+_LAST = (PIPELINE[-1], STAGES[-1])  # Of each binary.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,8 @@ def stop_at(
 ) -> tuple[str, int, str]:
   """Runs on, and sends a signal when a share of the stage's time is over.
 
-  Returns (the stage that it was in, its exit code, what it said).
+  Returns (the stage that it was in, its exit code, what it said); the stage is
+  ENDED as well where the signal came to the last one too late.
   """
   binary = 'export_router' if stage == 'export_router' else 'pipeline'
   with Running(binary, tiny.flags(workdir), workdir) as running:
@@ -175,4 +177,6 @@ def stop_at(
     time.sleep(share * finished.secs[stage])
     found = running.stage()
     code = running.end(number)
+    if code == 0 and found in _LAST:
+      found = ENDED
     return found, code, running.said()
