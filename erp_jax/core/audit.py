@@ -15,16 +15,22 @@ from typing import Any
 
 from etils import epath
 
-from erp_jax.core import buckets, checkpoint, errors, folders, store
+from erp_jax.core import (
+  buckets,
+  checkpoint,
+  errors,
+  folders,
+  store,
+  whole_files,
+)
 
 WHOLE, UNFINISHED, UNCHECKED = 'whole', 'unfinished', 'unchecked'
 DAMAGED, MISSING, EXTRA = 'damaged', 'missing', 'extra'
 WRONG = (UNFINISHED, DAMAGED, MISSING, EXTRA)
 
-_IDENTITY, _MANIFEST = 'identity.json', 'manifest.json'
 _NEEDS = {
-  _IDENTITY: {'identity': dict, 'versions': dict},
-  _MANIFEST: {
+  store.IDENTITY: {'identity': dict, 'versions': dict},
+  store.MANIFEST: {
     **{'identity': dict, 'digest': str, 'shards': dict, 'files': dict},
     **{'counts': dict, 'info': dict},
   },
@@ -77,12 +83,13 @@ def audit(
   inside = {
     folder: {}
     for folder, names in names_of.items()
-    if {_IDENTITY, _MANIFEST} & set(names) or any(map(_SHARD.fullmatch, names))
+    if {store.IDENTITY, store.MANIFEST} & set(names)
+    or any(map(_SHARD.fullmatch, names))
   }
   if not inside:
     raise errors.UserError(
-      f'{root} holds no artefact, a folder with {_IDENTITY}: name the folder '
-      'or bucket of a run.'
+      f'{root} holds no artefact, a folder with {store.IDENTITY}: name the '
+      'folder or bucket of a run.'
     )
   others = {}
   for folder, names in names_of.items():
@@ -133,14 +140,18 @@ def _problems(
       read[name], wrong = _json(files[name], needs)
       if wrong:
         yield name, DAMAGED, wrong
-  if _IDENTITY not in files:
-    yield _IDENTITY, MISSING, 'what made the artefact is not known'
-  identity, manifest = read.get(_IDENTITY), read.get(_MANIFEST)
+  if store.IDENTITY not in files:
+    yield store.IDENTITY, MISSING, 'what made the artefact is not known'
+  identity, manifest = read.get(store.IDENTITY), read.get(store.MANIFEST)
   if manifest:
     if store.digest(manifest['identity']) != manifest['digest']:
-      yield _MANIFEST, DAMAGED, 'its digest is not that of its identity'
+      yield store.MANIFEST, DAMAGED, 'its digest is not that of its identity'
     if identity and identity['identity'] != manifest['identity']:
-      yield _IDENTITY, DAMAGED, f'another identity than in {_MANIFEST}'
+      yield (
+        store.IDENTITY,
+        DAMAGED,
+        f'another identity than in {store.MANIFEST}',
+      )
   # Not listed anywhere: locks, and why the last writer failed.
   locks = (name for name in files if name.endswith('.lock'))
   known = {*_NEEDS, store.FAILURE, *locks}
@@ -153,14 +164,14 @@ def _problems(
       yield name, MISSING, 'the manifest lists it'
     elif wrong := _wrong_content(folder / name, bool(in_it), checksum):
       yield name, DAMAGED, wrong
-  if _MANIFEST not in files:
+  if store.MANIFEST not in files:
     there = sum(bool(_SHARD.fullmatch(name)) for name in files)
-    yield '.', UNFINISHED, f'no {_MANIFEST}, {there} shards'
+    yield '.', UNFINISHED, f'no {store.MANIFEST}, {there} shards'
   for name in sorted(set(files) - known):
-    if '.tmp-' in name or 'checkpoint-tmp' in name:
+    if whole_files.TMP in name or 'checkpoint-tmp' in name:
       yield name, EXTRA, 'left by a killed writer; the next one removes it'
     elif manifest:  # Else nobody can tell.
-      yield name, EXTRA, f'{_MANIFEST} does not list it'
+      yield name, EXTRA, f'{store.MANIFEST} does not list it'
 
 
 def _shards(
@@ -177,7 +188,11 @@ def _shards(
   expected = list(listed) if manifest else sorted(records)
   totals = {int(_SHARD.fullmatch(name)[2]) for name in there + records}
   if manifest and totals - {len(listed)}:
-    yield _MANIFEST, DAMAGED, f'lists {len(listed)} of {max(totals)} shards'
+    yield (
+      store.MANIFEST,
+      DAMAGED,
+      f'lists {len(listed)} of {max(totals)} shards',
+    )
   counts, is_counted = {}, bool(manifest)
   for name in expected:
     beside = _record(name)
@@ -194,14 +209,14 @@ def _shards(
       for count, value in record['counts'].items():
         counts[count] = counts.get(count, 0) + value
       if listed and listed[name] != {k: record[k] for k in ('sha256', 'rows')}:
-        yield beside, DAMAGED, f'not what {_MANIFEST} says of {name}'
+        yield beside, DAMAGED, f'not what {store.MANIFEST} says of {name}'
     checksum = (listed.get(name) or record or {}).get('sha256')
     if name not in files:
-      yield name, MISSING, f'listed in {_MANIFEST if listed else beside}'
+      yield name, MISSING, f'listed in {store.MANIFEST if listed else beside}'
     elif checksum and (wrong := _wrong_content(files[name], False, checksum)):
       yield name, DAMAGED, wrong
   if is_counted and counts != manifest['counts']:
-    yield _MANIFEST, DAMAGED, 'its counts are not the sum of its records'
+    yield store.MANIFEST, DAMAGED, 'its counts are not the sum of its records'
 
 
 def _record(shard: str) -> str:

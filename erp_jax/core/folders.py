@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from etils import epath
 
 # In a bucket each question whether a name is a folder is a request.
-_FILES = ('.json', '.jsonl', '.parquet', '.csv', '.lock')
+FILES = ('.json', '.jsonl', '.parquet', '.csv', '.lock')
 
 
 def files(folder: epath.Path) -> Iterator[epath.Path]:
   """All files below a folder, those of each folder together, by name."""
   paths = sorted(folder.iterdir(), key=lambda path: path.name)
-  inner = [p for p in paths if not p.name.endswith(_FILES) and p.is_dir()]
+  inner = [p for p in paths if not p.name.endswith(FILES) and p.is_dir()]
   yield from (path for path in paths if path not in inner)
   for path in inner:
     yield from files(path)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from erp_jax.core import errors, failures
+from erp_jax.core import buckets, errors, failures
 
 _LOCK = '.lock'
 _REPLICAS = '.replica-*.lock'
@@ -47,7 +47,7 @@ def held(folder: epath.Path, share: Share = ALL) -> Iterator[None]:
   Raises UserError if another process holds the folder or the same share, or
   shares of another number of replicas.
   """
-  if '://' in os.fspath(folder):
+  if buckets.is_bucket(folder):
     yield
     return
   busy = (
@@ -81,7 +81,7 @@ def held(folder: epath.Path, share: Share = ALL) -> Iterator[None]:
 @contextlib.contextmanager
 def turn(folder: epath.Path, share: Share) -> Iterator[None]:
   """Waits until no other replica has its turn: for what all of them write."""
-  if share == ALL or '://' in os.fspath(folder):
+  if share == ALL or buckets.is_bucket(folder):
     yield
     return
   with open(folder / _TURN, 'a') as lock:
@@ -118,7 +118,7 @@ def is_held(folder: epath.PathLike) -> bool | None:
   machines share, only this one's locks are seen: None if one that did not end
   well was another machine's.
   """
-  if '://' in os.fspath(folder) or not _TABLE.exists():
+  if buckets.is_bucket(folder) or not _TABLE.exists():
     return None
   folder = pathlib.Path(os.fspath(folder))
   files = [*folder.glob(_LOCK), *folder.glob(_REPLICAS)]

@@ -19,7 +19,7 @@ from typing import Any
 
 from etils import epath
 
-from erp_jax.core import errors, failures, preemption, store
+from erp_jax.core import background, errors, failures, preemption, store
 
 RUNNING, DONE, FAILED, INTERRUPTED = 'running', 'done', 'failed', 'interrupted'
 # A record from another host that nobody renewed for so long is of the past.
@@ -86,6 +86,11 @@ def begun(command: tuple[str, ...], pid: int) -> Record:
   )
 
 
+def host_word() -> str:
+  """The name of this host, as a part of a file's name."""
+  return re.sub('[^A-Za-z0-9-]+', '-', platform.node())
+
+
 def renewed(record: Record, **changes: Any) -> Record:
   """The record as of this moment."""
   return dataclasses.replace(record, seen=time.time(), **changes)
@@ -100,22 +105,15 @@ def recorded(folder: epath.Path, command: tuple[str, ...]) -> Iterator[None]:
   """
   digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:8]
   binary = command[0].rpartition('.')[2]
-  host = re.sub('[^A-Za-z0-9-]+', '-', platform.node())
-  file = folder / f'{binary}-{digest}-{host}.json'
+  file = folder / f'{binary}-{digest}-{host_word()}.json'
   before = file.read_bytes() if file.exists() else b''
   record = begun(command, os.getpid())
   write(file, record)
-  ended = threading.Event()
-  renewal = threading.Thread(
-    target=_renew, args=(file, record, ended), daemon=True
-  )
-  renewal.start()
-  with failures.noted(lambda e: _fail(file, record, before, e)):
-    try:
-      yield
-    finally:
-      ended.set()
-      renewal.join()
+  with (
+    failures.noted(lambda e: _fail(file, record, before, e)),
+    background.running(lambda ended: _renew(file, record, ended)),
+  ):
+    yield
   write(file, renewed(record, state=DONE, code=0))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich import console as rich_console
 from rich import progress as rich_progress
 
-from erp_jax.core import events
+from erp_jax.core import background, events
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ def track(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         completed=work.done,
         total=total - work.spared if total else None,
       )
-    stack.enter_context(_beating(work, says=not console.is_terminal))
+    says = not console.is_terminal
+    beat = background.running(lambda ended: _beat(work, says, ended))
+    stack.enter_context(beat)
 
     def advance(
       n: int, skipped: int = 0, busy: int = 0, slots: int = 0
@@ -104,20 +106,8 @@ def track(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     )
 
 
-@contextlib.contextmanager
-def _beating(work: _Work, says: bool) -> Iterator[None]:
-  """Tells of the work now and then, from a thread of its own."""
-  ended = threading.Event()
-  thread = threading.Thread(target=_beat, args=(work, says, ended), daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    ended.set()
-    thread.join()
-
-
 def _beat(work: _Work, says: bool, ended: threading.Event) -> None:
+  """Tells of the work now and then."""
   every = _BEAT_SECS
   while not ended.wait(every):
     told = work.scalars()

@@ -35,8 +35,8 @@ from erp_jax.core import (
 
 _log = logging.getLogger(__name__)
 
-_IDENTITY = 'identity.json'
-_MANIFEST = 'manifest.json'
+IDENTITY = 'identity.json'
+MANIFEST = 'manifest.json'
 FAILURE = 'failed.json'  # Why the last writer of an unfinished artefact failed.
 _IDENTITY_KEYS = ('identity', 'versions')
 _MANIFEST_KEYS = ('identity', 'digest', 'shards', 'files', 'counts', 'info')
@@ -132,7 +132,7 @@ class Artifact:
 
     A file that was deleted (the fix for a corrupt one) makes it incomplete.
     """
-    manifest = self.path / _MANIFEST
+    manifest = self.path / MANIFEST
     if not self._is_ours() or not manifest.exists():
       return False
     names = [self.shard_name(i) for i in range(self.num_shards)]
@@ -142,7 +142,7 @@ class Artifact:
 
   def _is_ours(self) -> bool:
     """False if the folder holds nothing, or what may be replaced."""
-    file = self.path / _IDENTITY
+    file = self.path / IDENTITY
     if not file.exists():
       return False
     found = read_json(file, _IDENTITY_KEYS)['identity']
@@ -188,7 +188,7 @@ class Artifact:
 
   def _begin(self, versions: Any, allow_version_change: bool) -> list[str]:
     """Says what makes it, or checks that; which major versions have changed."""
-    begun = self.path / _IDENTITY
+    begun = self.path / IDENTITY
     if self._is_ours():
       changes = compare.major_changes(read_json(begun)['versions'], versions)
       if changes and not allow_version_change:
@@ -200,7 +200,7 @@ class Artifact:
       return changes
     if any(self.path.glob('part-*')):
       raise errors.UserError(
-        f'{self.path} holds shards, but no {_IDENTITY} that says what made '
+        f'{self.path} holds shards, but no {IDENTITY} that says what made '
         'them: put it back, or delete that folder.'
       )
     self._remove_replaced()
@@ -232,7 +232,7 @@ class Artifact:
 
   def _remove_replaced(self) -> None:
     """Removes the files of another identity: none may pass for ours."""
-    manifest = self.path / _MANIFEST
+    manifest = self.path / MANIFEST
     if manifest.exists():
       for name in read_json(manifest, _MANIFEST_KEYS)['files']:
         if (self.path / name).is_file():
@@ -340,7 +340,7 @@ class Writer:
       'version_changes': self._changes,
     }
     with locks.turn(art.path, self._share):  # Another may complete it as well.
-      write_json(art.path / _MANIFEST, manifest)
+      write_json(art.path / MANIFEST, manifest)
 
   def _path(self, index: int) -> epath.Path:
     return self._artifact.path / self._artifact.shard_name(index)
@@ -358,10 +358,10 @@ class Writer:
 
 def read_manifest(path: epath.PathLike) -> dict[str, Any]:
   """The manifest of a complete artefact; UserError if it is not complete."""
-  file = epath.Path(path) / _MANIFEST
+  file = epath.Path(path) / MANIFEST
   if not file.exists():
     raise errors.UserError(
-      f'{path} is not there or not complete (no {_MANIFEST}): run the stage '
+      f'{path} is not there or not complete (no {MANIFEST}): run the stage '
       'that writes it, with the same --workdir.'
     )
   return read_json(file, _MANIFEST_KEYS)

@@ -10,8 +10,6 @@ None of them is promised to be the same twice.
 import contextlib
 import logging
 import os
-import platform
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,9 +17,11 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from erp_jax.core import (
+  background,
   errors,
   events,
   failures,
+  process,
   runtime,
   staging,
   tensorboard,
@@ -47,7 +47,7 @@ def watched(
   Into a bucket it is brought every minute, and at the end.
   Raises UserError if the folder can't be written, or a package is missing.
   """
-  host = re.sub('[^A-Za-z0-9-]+', '-', platform.node())
+  host = process.host_word()
   begun = time.strftime('%Y%m%d-%H%M%S')
   start = time.monotonic()
   name = f'{command[0].rpartition(".")[2]}-{host}-{begun}-{os.getpid()}'
@@ -71,7 +71,8 @@ def watched(
     stack.callback(_put, places)
     stack.enter_context(events.handled(handlers))
     events.emit('start', _start(workdir, command, host))
-    stack.enter_context(_told_now_and_then(places))
+    tell = background.running(lambda ended: _tell_now_and_then(places, ended))
+    stack.enter_context(tell)
     with failures.noted(_tell_failure):
       yield
     events.emit('usage', gauges())
@@ -112,24 +113,14 @@ def _gauges(compiles: runtime.CompileCounter) -> dict[str, float]:
   return found
 
 
-@contextlib.contextmanager
-def _told_now_and_then(places: Sequence[staging.Staged]) -> Iterator[None]:
+def _tell_now_and_then(
+  places: Sequence[staging.Staged], ended: threading.Event
+) -> None:
   """Tells of memory every minute, and brings to a bucket what there is."""
-  ended = threading.Event()
-
-  def tell() -> None:
-    _put(places)  # So that it is seen to have begun.
-    while not ended.wait(_EVERY_SECS):
-      events.emit('usage', events.usage())
-      _put(places)
-
-  thread = threading.Thread(target=tell, daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    ended.set()
-    thread.join()
+  _put(places)  # So that it is seen to have begun.
+  while not ended.wait(_EVERY_SECS):
+    events.emit('usage', events.usage())
+    _put(places)
 
 
 def _put(places: Sequence[staging.Staged]) -> None:

@@ -17,13 +17,12 @@ from typing import Any
 
 import safetensors
 
-from erp_jax.core import errors, failures, store
+from erp_jax.core import errors, failures, store, whole_files
 from erp_jax.models import checkpoint, hub, json_file
 
 _SINGLE = 'pytorch_model.bin'
 _INDEX = 'pytorch_model.bin.index.json'
 _WEIGHTS = ('pytorch_model*.bin', _INDEX)
-_TMP = '.tmp-'  # As of core.store, which writes the small files.
 _MADE_FROM = 'source_sha256'  # In a header, so that a restart knows its files.
 
 
@@ -44,7 +43,7 @@ def convert(name: str, target: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
   files = _weight_files(source)
   with failures.writing(target, 0):
     target.mkdir(parents=True, exist_ok=True)
-  for stale in target.rglob(f'{_TMP}*'):
+  for stale in target.rglob(f'{whole_files.TMP}*'):
     stale.unlink()
   new_of = {path: target / _new_name(path.name) for path in files}
   _check_no_others(target, set(new_of.values()))
@@ -161,7 +160,7 @@ def _write_tensors(
     shared = place in seen and tensor.untyped_storage().data_ptr() == place
     packed[name] = tensor.clone() if shared else tensor
     seen.add(place)
-  tmp = path.with_name(_TMP + path.name)
+  tmp = path.with_name(whole_files.TMP + path.name)
   size = sum(tensor.nbytes for tensor in packed.values())
   try:
     with failures.writing(path, size):

@@ -5,7 +5,6 @@ while the run goes on, from another machine too.
 """
 
 import dataclasses
-import os
 import pathlib
 import statistics
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from erp_jax.core import buckets, errors, locks, process, store
+from erp_jax.core import buckets, errors, folders, locks, process, store
 from erp_jax.report import status_events
 
 RUNNING, DONE, FAILED = process.RUNNING, process.DONE, process.FAILED
@@ -34,7 +33,7 @@ _LATELY_SECS = 900.0
 _SILENT = 'silent'  # What did not change lately: events may tell of it.
 _DEPTH = 5
 _TRIES = 3  # Of files that change while they are read.
-_NOT_FOLDERS = ('.json', '.jsonl', '.parquet', '.lock', 'weights')
+_NOT_FOLDERS = (*folders.FILES, 'weights')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +136,6 @@ def _folders(
   yield folder, names
   for name in sorted(names) if depth else ():
     child = folder / name
-    # In a bucket each question is a request: shards are many.
     if not name.endswith(_NOT_FOLDERS) and child.is_dir():
       yield from _folders(child, depth - 1)
 
@@ -163,7 +161,7 @@ def _artifact(
   """
   error = ''
   for _ in range(_TRIES):
-    if 'identity.json' not in names:
+    if store.IDENTITY not in names:
       return []
     try:
       return [_part(folder, names, where)]
@@ -209,7 +207,7 @@ def _part(
 ) -> Part:
   """What one artefact's folder tells; `where` is its path in the workdir."""
   point, stage, name = _named(where)
-  begun = store.read_json(folder / 'identity.json')
+  begun = store.read_json(folder / store.IDENTITY)
   shards = {n for n in names if n.startswith('part-') and n.endswith('.json')}
   num_shards = begun.get('num_shards', 0)
   for shard in shards:
@@ -217,9 +215,9 @@ def _part(
   files = set(names)
   done = {int(n.split('-')[1]) for n in shards if f'{n[:-5]}.parquet' in files}
   missing = tuple(i for i in range(num_shards) if i not in done)
-  complete = 'manifest.json' in files and not missing
+  complete = store.MANIFEST in files and not missing
   times = sorted(_changed(folder / n) for n in shards)
-  changed = max([_changed(folder / 'identity.json'), *times])
+  changed = max([_changed(folder / store.IDENTITY), *times])
   secs, per_shard, unit = _pace(folder, sorted(shards), times)
   error = ''
   if complete:
@@ -326,7 +324,7 @@ def _latest(records: Sequence[process.Record]) -> list[process.Record]:
 
 def _changed(file: epath.Path) -> float:
   """Seconds since 1970; buckets tell whole ones."""
-  if '://' in os.fspath(file):
+  if buckets.is_bucket(file):
     return float(file.stat().mtime)
   return pathlib.Path(file).stat().st_mtime
 

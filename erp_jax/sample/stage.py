@@ -163,8 +163,7 @@ def run(
         )
         _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
   for name, server in servers.items():
-    drawn = _Drawn(server.draw, server.end)
-    _fill(workdir, artifacts[name], name, prompts, cfg, drawn)
+    _fill(workdir, artifacts[name], name, prompts, cfg, server)
 
 
 def _revision(arm: arms_lib.Arm) -> str:
@@ -253,8 +252,11 @@ def _checkpoint_arm(name, arm, prompts, cfg, settings, loaded) -> _Drawn:
   return _Drawn(draw, end)
 
 
-def _fill(workdir, artifact, name, prompts, cfg, drawn: _Drawn) -> None:
-  """Writes the shards of one arm that are missing."""
+def _fill(workdir, artifact, name, prompts, cfg, drawn) -> None:
+  """Writes the shards of one arm that are missing.
+
+  `drawn` is a _Drawn or a ServedArm.
+  """
   with workdir.writer(artifact) as writer:
     missing = writer.missing()
     num_prompts = sum(len(prompts[_shard(i, cfg)]) for i in missing)

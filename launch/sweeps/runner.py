@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from erp_jax.core import errors, preemption, process
+from erp_jax.core import buckets, errors, preemption, process
 from launch.sweeps import points as points_lib
 
 _log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def _link(sweep: Sweep, point: points_lib.Point) -> None:
   """
   if not sweep.inputs:
     return
-  if '://' in sweep.inputs + sweep.workdir:
+  if any(map(buckets.is_bucket, (sweep.inputs, sweep.workdir))):
     raise errors.UserError(
       f'--inputs={sweep.inputs} and --workdir={sweep.workdir}: a bucket has no '
       'links; copy the run to a folder.'
