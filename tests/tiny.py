@@ -36,6 +36,18 @@ _PROMISED = (
 )
 
 
+# What makes a simulation one of seconds.
+SIMULATION = {
+  'simulation.width': 24,
+  'simulation.prompts_per_category': 15,
+  'simulation.k': 4,
+  'test_prompts_per_category': 30,
+  'learning.num_prompts': '(20,40)',
+  'learning.num_samples': '(2,4)',
+  'learning.repeats': 1,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Tiny:
   """Paths of a tiny decoder, encoder, prompt file and table of outcomes."""

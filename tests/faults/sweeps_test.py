@@ -17,15 +17,6 @@ from tests.faults import runs
 
 pytestmark = pytest.mark.faults
 
-_SIMULATION = {
-  'simulation.width': 24,
-  'simulation.prompts_per_category': 15,
-  'simulation.k': 4,
-  'test_prompts_per_category': 30,
-  'learning.num_prompts': '(20,40)',
-  'learning.num_samples': '(2,4)',
-  'learning.repeats': 1,
-}
 _CONFIG = """
 from configs import simulate
 from launch.sweeps import grid
@@ -42,7 +33,10 @@ def _start(config: pathlib.Path, workdir: pathlib.Path) -> subprocess.Popen:
     [
       *(sys.executable, '-m', 'launch.sweep', '--binary=launch.simulate'),
       *(f'--config={config}', f'--workdir={workdir}', '--run', '--'),
-      *(f'--config.{name}={value}' for name, value in _SIMULATION.items()),
+      *(
+        f'--config.{name}={value}'
+        for name, value in tiny_lib.SIMULATION.items()
+      ),
     ],
     cwd=runs.ROOT,
     stdout=subprocess.PIPE,

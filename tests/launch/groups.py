@@ -3,11 +3,11 @@
 import contextlib
 import os
 import pathlib
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from tests import servers
 from tests import tiny as tiny_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,9 +21,7 @@ DEVICES = {
 
 def coordinator() -> str:
   """An address that is free."""
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return f'localhost:{s.getsockname()[1]}'
+  return f'localhost:{servers.free_port()}'
 
 
 class Group:

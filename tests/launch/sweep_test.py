@@ -14,6 +14,7 @@ import pytest
 
 from erp_jax.core import errors, preemption, process
 from launch.sweeps import grid, points, runner, table
+from tests import tiny as tiny_lib
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # A binary that does as its flags say, and notes each run in its folder.
@@ -353,16 +354,8 @@ def test_a_sweep_of_simulations_runs_and_is_listed(launch, tmp_path):
     *('--config=configs/simulate.py:grm', '--binary=launch.simulate'),
     f'--workdir={tmp_path}',
   ]
-  small = {
-    'simulation.width': 24,
-    'simulation.prompts_per_category': 15,
-    'simulation.k': 4,
-    'test_prompts_per_category': 30,
-    'learning.num_prompts': '(20,40)',
-    'learning.num_samples': '(2,4)',
-    'learning.repeats': 1,
-  }
-  extra = ['--', *(f'--config.{name}={value}' for name, value in small.items())]
+  small = tiny_lib.SIMULATION.items()
+  extra = ['--', *(f'--config.{name}={value}' for name, value in small)]
   done = launch('sweep', *flags, '--index=1', *extra)
   assert done.returncode == 0, done.stderr
   (metrics,) = tmp_path.rglob('metrics.json')

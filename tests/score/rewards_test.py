@@ -6,21 +6,9 @@ import pytest
 from erp_jax.core import errors
 from erp_jax.data import prompts
 from erp_jax.score import rewards
+from tests.score import answers
 
 _SMOLLM2 = 'package:smollm2-135m-instruct'
-_PROMPTS = (
-  prompts.Prompt('a', 'What is the capital of France?', 'chat'),
-  prompts.Prompt('b', 'What is 2 + 2?', 'math'),
-)
-_TEXTS = (
-  [
-    'The capital of France is Paris.',
-    'The capital of France is Berlin.',
-    'Bananas are rich in potassium and easy to peel.',
-    '',
-  ],
-  ['2 + 2 equals 4.', '2 + 2 equals 5.', 'The sea is blue today.'],
-)
 
 
 def _ignore(n, positions=0):
@@ -35,7 +23,7 @@ def _score(prompts_, texts, **kwargs):
 @pytest.mark.slow
 def test_relevance_ranks_right_above_off_topic():
   """ASSETS.md: right +2.1 to +2.4, related but wrong less, off-topic < -1."""
-  france, two = _score(_PROMPTS, _TEXTS, kind='relevance')
+  france, two = _score(answers.PROMPTS, answers.TEXTS, kind='relevance')
   assert france[0] > 1.5 and france[0] > france[1] > 0 > france[2]
   # It can't tell 4 from 5: relevance is not correctness.
   assert min(two[0], two[1]) > 1 > -1 > two[2]
@@ -44,21 +32,23 @@ def test_relevance_ranks_right_above_off_topic():
 
 @pytest.mark.slow
 def test_relevance_does_not_depend_on_company():
-  together = _score(_PROMPTS, _TEXTS, kind='relevance', batch_tokens=512)
-  for n, texts in enumerate(_TEXTS):
-    alone = _score(_PROMPTS[n : n + 1], [texts], kind='relevance')
+  together = _score(
+    answers.PROMPTS, answers.TEXTS, kind='relevance', batch_tokens=512
+  )
+  for n, texts in enumerate(answers.TEXTS):
+    alone = _score(answers.PROMPTS[n : n + 1], [texts], kind='relevance')
     np.testing.assert_allclose(together[n], alone[0], atol=2e-4)
 
 
 @pytest.mark.slow
 def test_judge_of_smollm2_is_weak_but_real():
   """ASSETS.md: about -1.2 right, -1.35 wrong, -1.7 off-topic."""
-  cfg_prompts = _PROMPTS[:1]
-  (france,) = _score(cfg_prompts, [_TEXTS[0][:3]], kind='judge')
+  cfg_prompts = answers.PROMPTS[:1]
+  (france,) = _score(cfg_prompts, [answers.TEXTS[0][:3]], kind='judge')
   assert np.isfinite(france).all()
   assert (np.abs(france) < 6).all()
   assert france[0] > france[2]
-  (one,) = _score(cfg_prompts, [_TEXTS[0][:1]], kind='judge')
+  (one,) = _score(cfg_prompts, [answers.TEXTS[0][:1]], kind='judge')
   np.testing.assert_allclose(one[0], france[0], atol=2e-4)
 
 
@@ -68,7 +58,7 @@ def test_verify_leaves_prompts_without_checks_out():
   )
   score = rewards.scorer(rewards.RewardConfig(kind='verify'))
   texts = [['4', '5'], ['Paris']]
-  got, num_cut, _ = score([checked, _PROMPTS[0]], texts, _ignore)
+  got, num_cut, _ = score([checked, answers.PROMPTS[0]], texts, _ignore)
   assert num_cut == 0
   np.testing.assert_array_equal(got[0], [1, 0])
   assert np.isnan(got[1]).all()

@@ -14,20 +14,7 @@ from erp_jax.data import arms, prompts
 from erp_jax.sample import stage as sample
 from erp_jax.score import rewards, stage
 from tests import servers
-
-_PROMPTS = (
-  prompts.Prompt('a', 'What is the capital of France?', 'chat'),
-  prompts.Prompt('b', 'What is 2 + 2?', 'math'),
-)
-_TEXTS = (
-  [
-    'The capital of France is Paris.',
-    'The capital of France is Berlin.',
-    'Bananas are rich in potassium and easy to peel.',
-    '',
-  ],
-  ['2 + 2 equals 4.', '2 + 2 equals 5.', 'The sea is blue today.'],
-)
+from tests.score import answers
 
 
 def _cfg(kind, server, model='m', **fields):
@@ -37,11 +24,11 @@ def _cfg(kind, server, model='m', **fields):
   )
 
 
-def _score(cfg, texts=_TEXTS):
+def _score(cfg, texts=answers.TEXTS):
   """Rewards and counts, with what progress was told."""
   told = []
   advance = lambda n, positions=0: told.append((n, positions))
-  scored = rewards.scorer(cfg, 'far')(_PROMPTS, texts, advance)
+  scored = rewards.scorer(cfg, 'far')(answers.PROMPTS, texts, advance)
   return scored, told
 
 
@@ -86,7 +73,7 @@ def test_a_judge_takes_the_difference_of_two_words(
 ):
   server = scripted(lambda _: (200, _listing(**logprobs), {}))
   scored, _ = _score(_cfg('served_judge', server, question='Good? Yes or No.'))
-  for got, texts in zip(scored.rewards, _TEXTS, strict=True):
+  for got, texts in zip(scored.rewards, answers.TEXTS, strict=True):
     np.testing.assert_allclose(got, [reward] * len(texts))
   assert scored.counts['bounded'] == 7 * bounded
   assert scored.counts['neither'] == 7 * math.isnan(reward)
@@ -95,7 +82,7 @@ def test_a_judge_takes_the_difference_of_two_words(
   }
   assert asked == {
     f'Question: {prompt.prompt}\n\nAnswer: {text}\n\nGood? Yes or No.'
-    for prompt, texts in zip(_PROMPTS, _TEXTS, strict=True)
+    for prompt, texts in zip(answers.PROMPTS, answers.TEXTS, strict=True)
     for text in texts
   }
   body = server.requests[0].body
@@ -151,7 +138,9 @@ def test_scores_of_pairs_by_vllms_format(scripted):
 
   server = scripted(answer)
   scored, told = _score(_cfg('served_score', server))
-  for got, prompt, texts in zip(scored.rewards, _PROMPTS, _TEXTS, strict=True):
+  for got, prompt, texts in zip(
+    scored.rewards, answers.PROMPTS, answers.TEXTS, strict=True
+  ):
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, [_known(prompt.prompt, t) for t in texts])
   assert sorted(told) == [(3, 31), (4, 31)]
@@ -173,7 +162,9 @@ def test_scores_of_conversations_by_vllms_format(scripted):
   scored, _ = _score(
     _cfg('served_score', server, api='classify', max_tokens=400)
   )
-  for got, prompt, texts in zip(scored.rewards, _PROMPTS, _TEXTS, strict=True):
+  for got, prompt, texts in zip(
+    scored.rewards, answers.PROMPTS, answers.TEXTS, strict=True
+  ):
     np.testing.assert_allclose(got, [_known(prompt.prompt, t) for t in texts])
   assert {request.path for request in server.requests} == {'/classify'}
 
@@ -188,7 +179,9 @@ def test_scores_of_conversations_by_vllms_format(scripted):
 def test_null_is_what_is_not_finite(api, answer, scripted):
   server = scripted(lambda _: (200, answer, {}))
   cfg = _cfg('served_score', server, api=api)
-  scored = rewards.scorer(cfg)(_PROMPTS[:1], _TEXTS[:1], lambda *_, **__: None)
+  scored = rewards.scorer(cfg)(
+    answers.PROMPTS[:1], answers.TEXTS[:1], lambda *_, **__: None
+  )
   assert len(scored.rewards[0]) == 4 and np.isnan(scored.rewards[0]).all()
 
 
@@ -219,7 +212,9 @@ def test_what_cannot_be_read_is_asked_again(api, scripted):
     lambda r: (200, good if r.number else {'detail': 'busy'}, {})
   )
   cfg = _cfg('served_score', server, api=api)
-  scored = rewards.scorer(cfg)(_PROMPTS[:1], _TEXTS[:1], lambda *_, **__: None)
+  scored = rewards.scorer(cfg)(
+    answers.PROMPTS[:1], answers.TEXTS[:1], lambda *_, **__: None
+  )
   np.testing.assert_allclose(scored.rewards[0], 1)
   assert scored.counts['retries'] == 1
 
