@@ -7,7 +7,9 @@ is equal in content, which `content_digest` states.
 import contextlib
 import hashlib
 import logging
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,6 +17,10 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from erp_jax.core import buckets, errors, failures, staging
+
+# What orbax's own files take, in all and of each array (measured; generous).
+_OWN_BYTES = 64 * 1024
+_ARRAY_BYTES = 1024
 
 
 def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -35,6 +41,8 @@ def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     stale.rmtree()
   size = sum(array.nbytes for array in arrays.values())
   with failures.writing(path, size), _quiet():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(path.parent, size + _OWN_BYTES + _ARRAY_BYTES * len(arrays))
     try:
       ocp.save(path, dict(arrays), overwrite=True)
     except ValueError as e:  # As tensorstore says that the disk is full.
@@ -42,6 +50,17 @@ def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
       if not code:
         raise
       raise OSError(int(code[1]), f'{e}') from e
+
+
+def _check_space(folder: epath.Path, size: int) -> None:
+  """OSError unless a file of `size` bytes fits into the folder.
+
+  Orbax writes all arrays at once: after the first that does not fit it raises,
+  and each of the others prints a traceback of its own whenever it ends.
+  """
+  with tempfile.TemporaryFile(dir=folder) as file:
+    if hasattr(os, 'posix_fallocate'):  # macOS has none.
+      os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Probe weights come back bit for bit, and damage is named."""
 
+import resource
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,19 @@ def test_a_full_disk_is_one_line(code, tmp_path, monkeypatch):
   words = 'no such option'
   with pytest.raises(ValueError, match=words):
     checkpoint.save(tmp_path / 'w', _ARRAYS)
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path, monkeypatch, request):
+  """Orbax would print a traceback for each array that does not fit."""
+  monkeypatch.setattr(checkpoint.ocp, 'save', pytest.fail)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  request.addfinalizer(
+    lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  )
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2**20 + 2**16, hard))
+  with pytest.raises(errors.UserError, match='over the limit for one file'):
+    checkpoint.save(tmp_path / 'w', {'theta_E': np.zeros(2**17)})
+  assert not [*tmp_path.iterdir()]
 
 
 def test_round_trip_and_digest(tmp_path):
