@@ -15,16 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from etils import epath
 from flax import nnx
 
-from erp_jax.core import checkpoint, errors
+from erp_jax.core import errors
 from erp_jax.data import splits
 from erp_jax.probe import ridge, soft_targets
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = 'head.'  # Of the names under which a head's arrays are saved.
 _ROWS = 8192  # Scored at once.
 
 
@@ -170,50 +168,6 @@ class Zooter:
     return score_NM
 
 
-def save(path: epath.PathLike, zooter: Zooter) -> None:
-  """Writes an orbax folder with all that `restore` needs."""
-  checkpoint.save(path, arrays(zooter))
-
-
-def restore(path: epath.PathLike) -> Zooter:
-  """The network that `save` wrote; its scores are the same to the bit."""
-  saved = checkpoint.load(path)
-  up = saved.get(_PREFIX + 'up.kernel')
-  graph, params = _start(
-    'linear' if up is None else 'mlp',
-    1 if up is None else up.shape[1],
-    (len(saved['mean_E']), int(saved['known_M'].sum())),
-    0,
-  )
-  values = jax.tree_util.tree_map_with_path(
-    lambda path, _: saved[_name(path)], nnx.to_pure_dict(params)
-  )
-  nnx.replace_by_pure_dict(params, values)
-  return Zooter(
-    tau=float(saved['tau']),
-    embedding='unit' if saved['unit'] else 'raw',
-    mean_E=saved['mean_E'],
-    scale=float(saved['scale']),
-    known_M=saved['known_M'],
-    graph=graph,
-    params=params,
-  )
-
-
-def arrays(zooter: Zooter) -> dict[str, np.ndarray]:
-  """What a checkpoint holds, by name, as `checkpoint.content_digest` reads."""
-  flat, _ = jax.tree_util.tree_flatten_with_path(
-    nnx.to_pure_dict(zooter.params)
-  )
-  return {
-    'tau': np.asarray(zooter.tau),
-    'unit': np.asarray(zooter.embedding == 'unit'),
-    'mean_E': zooter.mean_E,
-    'scale': np.asarray(zooter.scale),
-    'known_M': zooter.known_M,
-  } | {_name(path): np.asarray(value) for path, value in flat}
-
-
 def fit(
   emb_NE: np.ndarray,
   reward_NKM: np.ndarray,
@@ -338,10 +292,6 @@ def _start(
   """Graph and initial parameters; `shape` is features by arms."""
   width, num_arms = shape
   return nnx.split(_HEADS[head](width, hidden, num_arms, nnx.Rngs(seed)))
-
-
-def _name(path: tuple[Any, ...]) -> str:
-  return _PREFIX + '.'.join(key.key for key in path)
 
 
 def _scaled(x_NE: np.ndarray, mean_E: np.ndarray, scale: float) -> np.ndarray:
