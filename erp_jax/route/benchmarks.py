@@ -1,8 +1,8 @@
 """Metrics of other routing benchmarks, so that published numbers compare.
 
 RouteLLM (arXiv 2406.18665): PGR, APGR, CPT(x), between a weak and a strong arm.
-RouterBench (arXiv 2403.12031): AIQ. And the area and the hypervolume of a
-frontier about a stated reference point.
+RouterBench (arXiv 2403.12031): AIQ. And the hypervolume of a frontier about a
+stated reference point.
 
 Quality is a mean reward (or minus a mean regret: the frontier's shape is the
 same), higher is better; cost is a mean cost. Points may come in any order.
@@ -150,33 +150,6 @@ def aiq(
     return Metric(np.nan, reason)
   area = _area(corner_cost, corner_quality, lo, hi)
   return Metric(area / (hi - lo))
-
-
-def frontier_area(
-  cost_P: np.ndarray,
-  quality_P: np.ndarray,
-  lo: float,
-  reference_cost: float,
-  reference_quality: float,
-) -> Metric:
-  """Area between the points' polyline and the reference's quality.
-
-  From cost `lo` to the reference's, which is also where a hypervolume starts
-  from. The polyline joins neighbours in cost as they are (a path's lotteries),
-  dominated points too; of equal costs the best counts; it is flat beyond the
-  dearest point. Where it is below the reference's quality it counts negative.
-  Undefined as for `aiq`.
-  """
-  cost_P, quality_P = _points(cost_P, quality_P)
-  kept_P = np.append(True, cost_P[1:] != cost_P[:-1])
-  reason = _bad_range(cost_P[0], lo, reference_cost)
-  if reason:
-    return Metric(np.nan, reason)
-  return Metric(
-    _area(
-      cost_P[kept_P], quality_P[kept_P] - reference_quality, lo, reference_cost
-    )
-  )
 
 
 def hypervolume(

@@ -122,15 +122,6 @@ def test_one_point_is_flat():
   assert benchmarks.aiq(*point, 2, 7).value == pytest.approx(3)
 
 
-def test_area_by_hand():
-  # The polyline (1, 2) (2, 4) (3, 4.2) (4, 5) (5, 4.8), flat up to 6, above 3:
-  # 0 + 1.1 + 1.6 + 1.9 + 1.8, where the first is from -1 to 1.
-  result = benchmarks.frontier_area(_COST, _QUALITY, 1, 6, 3)
-  assert result.value == pytest.approx(6.4)
-  lower = benchmarks.frontier_area(_COST, _QUALITY, 1, 6, 10)
-  assert lower.value == pytest.approx(6.4 - 7 * 5)
-
-
 def test_hypervolume_by_hand():
   # Down to (4.5, 3): 1 from cost 2 to 3, 1.2 to 4, and 2 for the last half.
   result = benchmarks.hypervolume(_COST, _QUALITY, 4.5, 3)
@@ -159,11 +150,8 @@ def test_hypervolume_is_the_share_of_places_dominated():
   [(2.0, 2.0, 'span no range'), (0.5, 5.0, 'nothing costs 0.5')],
 )
 def test_a_range_without_points_has_a_reason(lo, hi, reason):
-  for metric in (
-    benchmarks.aiq(_COST, _QUALITY, lo, hi),
-    benchmarks.frontier_area(_COST, _QUALITY, lo, hi, 0.0),
-  ):
-    assert np.isnan(metric.value) and reason in metric.reason
+  metric = benchmarks.aiq(_COST, _QUALITY, lo, hi)
+  assert np.isnan(metric.value) and reason in metric.reason
 
 
 def test_a_range_may_miss_the_cheapest_point_by_rounding():

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from erp_jax.route import baselines, benchmarks, contributions, path
+from erp_jax.route import baselines, contributions, path
 
 
 def test_areas_are_those_of_a_fine_trapezoid(make_split):
@@ -18,9 +18,6 @@ def test_areas_are_those_of_a_fine_trapezoid(make_split):
     value = path.value_at(curve.path.cost_P, curve.regret_P, costs)
     fine = np.trapezoid(value, costs) / (hi - lo)
     assert area_N.mean() == pytest.approx(fine, abs=1e-7)
-    quality_P, range_ = -curve.regret_P, (lo, hi, 0.0)
-    exact = benchmarks.frontier_area(curve.path.cost_P, quality_P, *range_)
-    assert area_N.mean() == pytest.approx(-exact.value / (hi - lo), abs=1e-12)
 
 
 def test_each_prompts_area_is_its_own_mean_over_budgets(make_split):
