@@ -4,66 +4,11 @@ The chance that a response of arm 1 is rewarded above one of arm 0, from their
 gap d = ER_1 - ER_0: two lower bounds, a plug-in, and the empirical rate.
 """
 
-import dataclasses
 import math
 
 import numpy as np
 
 from erp_jax.core import errors
-from erp_jax.probe import ceiling
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
-  """Arm 1 against arm 0 on each prompt; NaN where either has no sample.
-
-  Attributes:
-    gap_N: d, the difference of mean rewards.
-    strict_N: empirical P(r_1 > r_0): share of all K_0 x K_1 pairs of samples.
-    half_ties_N: the same with equal rewards counted one half.
-    plug_in_N: Φ(d / sqrt(s_0² + s_1²)): exact for Gaussian rewards with these
-      variances; it is no bound.
-    if_variance_N: the independent bound if σ² were the sample variance, which
-      it is not: a label to plot under, no guarantee.
-    num_pooled: cells with one sample, whose s² is borrowed (ceiling.Cells).
-    reason: why the last two are not available (NaN); empty if they are.
-  """
-
-  gap_N: np.ndarray
-  strict_N: np.ndarray
-  half_ties_N: np.ndarray
-  plug_in_N: np.ndarray
-  if_variance_N: np.ndarray
-  num_pooled: int
-  reason: str = ''
-
-
-def compare(reward_1_NK: np.ndarray, reward_0_NK: np.ndarray) -> Pair:
-  """Everything that the samples say; those that are not finite leave.
-
-  The two arms may have different numbers of samples.
-  """
-  cells = [
-    ceiling.summarise(reward_NK[:, :, None])
-    for reward_NK in (reward_1_NK, reward_0_NK)
-  ]
-  gap_N = (cells[0].mean_NM - cells[1].mean_NM)[:, 0]
-  var_1_N, var_0_N = (cell.var_NM[:, 0] for cell in cells)
-  strict_N, half_ties_N = win_rate(reward_1_NK, reward_0_NK)
-  known_N = np.isfinite(gap_N)
-  reason = ''
-  if not np.isfinite(var_1_N[known_N] + var_0_N[known_N]).all():
-    reason = 'K = 1: one sample has no variance'
-    var_1_N = var_0_N = np.full(len(gap_N), np.nan)
-  return Pair(
-    gap_N=gap_N,
-    strict_N=strict_N,
-    half_ties_N=half_ties_N,
-    plug_in_N=plug_in(gap_N, var_1_N, var_0_N),
-    if_variance_N=independent_bound(gap_N, var_1_N, var_0_N),
-    num_pooled=int(sum(cell.pooled_NM[known_N].sum() for cell in cells)),
-    reason=reason,
-  )
 
 
 def win_rate(
@@ -71,8 +16,9 @@ def win_rate(
 ) -> tuple[np.ndarray, np.ndarray]:
   """strict_N and half_ties_N: the U-statistics, unbiased for P(r_1 > r_0).
 
-  Over all pairs of one sample each; samples that are not finite leave. NaN
-  where an arm has none.
+  The share of all pairs of one sample each in which r_1 > r_0, and the same
+  with equal rewards counted one half. The arms may have different numbers of
+  samples; those that are not finite leave. NaN where an arm has none.
   """
   reward_1_NK, reward_0_NK = (
     np.where(np.isfinite(reward_NK), reward_NK, np.nan)
