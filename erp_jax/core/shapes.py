@@ -46,26 +46,6 @@ def num_rows(size: int, max_tokens: int) -> int:
   return max(1, max_tokens // size)
 
 
-def batches(
-  lengths: Sequence[int], max_tokens: int, sizes: Sequence[int]
-) -> list[tuple[list[int], int]]:
-  """Batches of (indices into `lengths`, bucket), shortest bucket first.
-
-  Each index is in one batch. A batch has at most `num_rows` of its bucket, and
-  only the last of a bucket has fewer. The result is a function of the
-  arguments alone. Raises ValueError as `bucket` does.
-  """
-  members = {size: [] for size in sizes}
-  for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-    members[bucket(lengths[index], sizes)].append(index)
-  result = []
-  for size, indices in members.items():
-    rows = num_rows(size, max_tokens)
-    for start in range(0, len(indices), rows):
-      result.append((indices[start : start + rows], size))
-  return result
-
-
 def pad_to(
   rows: Sequence[Sequence[int]], num_rows: int, size: int, fill: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -88,21 +68,6 @@ def pad_to(
   return ids_BT, valid_BT
 
 
-def padded(
-  rows: Sequence[Sequence[int]], max_tokens: int, longest: int
-) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-  """Batches of `rows` as (their indices, ids [B, T], where they are valid).
-
-  A batch has at most `max_tokens` positions, or one row; rows of padding come
-  last. Raises ValueError if a row is longer than `longest`.
-  """
-  lengths = [len(row) for row in rows]
-  buckets = sizes(longest, shortest=32)
-  for indices, size in batches(lengths, max_tokens, buckets):
-    batch = [rows[i] for i in indices]
-    yield indices, *pad_to(batch, num_rows(size, max_tokens), size)
-
-
 def row_counts(size: int, max_tokens: int) -> list[int]:
   """How many rows a batch of `fitted` may have: ascending, the last is full."""
   full = num_rows(size, max_tokens)
@@ -115,10 +80,11 @@ def fitted(
   longest: int,
   per_doubling: int = 4,
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-  """`padded` with fewer positions of padding, in more shapes.
+  """Batches of `rows` as (their indices, ids [B, T], where they are valid).
 
-  Rows go from long to short, in batches as wide as their longest one needs, of
-  `fine_sizes`.
+  A batch has at most `max_tokens` positions, or one row; rows of padding come
+  last. Rows go from long to short, in batches as wide as their longest one
+  needs, of `fine_sizes`.
   Where few are left that are at least half as long, the batch has fewer rows,
   down to one, if those take less time so.
   """

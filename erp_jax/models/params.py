@@ -97,11 +97,6 @@ def count(tree: Any) -> int:
   return sum(math.prod(param.shape) for param in leaves(tree))
 
 
-def abstract(tree: Any, dtype: jax.typing.DTypeLike) -> Any:
-  """Shapes and dtypes in place of the Params."""
-  return _map(lambda param: jax.ShapeDtypeStruct(param.shape, dtype), tree)
-
-
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """NamedShardings in place of the Params.
 

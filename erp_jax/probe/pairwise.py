@@ -135,11 +135,6 @@ class Auroc(NamedTuple):
   value_I: np.ndarray
   reasons: tuple[str, ...]
 
-  @property
-  def num_undefined(self) -> int:
-    """Pairs without an AUROC."""
-    return sum(bool(reason) for reason in self.reasons)
-
 
 class Comparison(NamedTuple):
   """Both predictors on test prompts, ties dropped.

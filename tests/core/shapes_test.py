@@ -1,5 +1,3 @@
-import collections
-
 import numpy as np
 import pytest
 
@@ -30,32 +28,6 @@ def test_bucket_is_the_smallest_that_holds_the_length():
     assert all(other < length for other in sizes if other < size)
   with pytest.raises(ValueError, match='length 257 .* largest bucket 256'):
     shapes.bucket(257, sizes)
-
-
-def test_batches_hold_every_index_once_within_the_budget():
-  lengths = np.random.default_rng(0).integers(1, 257, size=500).tolist()
-  sizes = shapes.sizes(256)
-  batches = shapes.batches(lengths, 1024, sizes)
-  assert sorted(i for indices, _ in batches for i in indices) == list(
-    range(500)
-  )
-  partial = collections.Counter()
-  for indices, size in batches:
-    assert len(indices) * size <= 1024
-    assert all(shapes.bucket(lengths[i], sizes) == size for i in indices)
-    partial[size] += len(indices) < shapes.num_rows(size, 1024)
-  assert max(partial.values()) <= 1  # Only the last batch of a bucket.
-  flat = [lengths[i] for indices, _ in batches for i in indices]
-  assert flat == sorted(lengths)
-
-
-def test_equal_lengths_keep_their_order():
-  batches = shapes.batches([5, 3, 5, 3, 5], 16, (4, 8))
-  assert batches == [([1, 3], 4), ([0, 2], 8), ([4], 8)]
-
-
-def test_a_row_longer_than_the_budget_is_a_batch_of_one():
-  assert shapes.batches([8, 8], 4, (8,)) == [([0], 8), ([1], 8)]
 
 
 def test_pad_to_fills_columns_and_rows():
@@ -101,9 +73,7 @@ def test_fitted_batches_have_less_padding():
     valid = [valid_BT for _, _, valid_BT in batches]
     return sum(x.sum() for x in valid) / sum(x.size for x in valid)
 
-  assert share_valid(shapes.padded(rows, 1024, 256)) < 0.83
   assert share_valid(shapes.fitted(rows, 1024, 256)) > 0.87
   for few in ([200], [200, 20], [200, 190, 20, 20, 19]):
     rows = [[1] * n for n in few]
     assert share_valid(shapes.fitted(rows, 1024, 256)) > 0.6
-  assert share_valid(shapes.padded(rows, 1024, 256)) < 0.3

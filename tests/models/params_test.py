@@ -150,16 +150,6 @@ def test_count_is_exact(cfg, count):
   assert params.count(decoder_weights.declare(cfg)) == count
 
 
-def test_abstract_has_the_shapes_that_init_gives():
-  values = params.init(TREE, jax.random.key(0), jnp.bfloat16)
-  abstract = params.abstract(TREE, jnp.bfloat16)
-  jax.tree.map(
-    lambda a, x: (a.shape, a.dtype) == (x.shape, x.dtype) or pytest.fail(),
-    abstract,
-    values,
-  )
-
-
 def test_shardings_follow_the_rules_and_refuse_what_does_not_divide():
   devices = jax.sharding.AbstractMesh((2, 4), ('data', 'model'))
   specs = params.shardings(decoder_weights.declare(LLAMA_8B), devices)
