@@ -14,16 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from erp_jax.core import errors
+from erp_jax.core import errors, training
 from erp_jax.data import splits
 from erp_jax.probe import ridge, soft_targets
 
 _log = logging.getLogger(__name__)
-
-_ROWS = 8192  # Scored at once.
 
 
 class Linear(nnx.Module):
@@ -155,11 +152,8 @@ class Zooter:
         f'{len(self.mean_E)}; use the same encoder.'
       )
     x_NE = _scaled(x_NE, self.mean_E, self.scale)
-    parts = [
-      jax.device_get(_logits(self.graph, self.params, part_BE))
-      for part_BE in np.split(x_NE, range(_ROWS, len(x_NE), _ROWS))
-    ]
-    logit_NM = np.concatenate(parts).astype(np.float64)
+    logit_NM = training.outputs(self.graph, self.params, x_NE)
+    logit_NM = logit_NM.astype(np.float64)
     score_NM = np.full((len(x_NE), len(self.known_M)), np.nan)
     # log p is a logit less what its prompt's arms share: centring drops that.
     score_NM[:, self.known_M] = self.tau * (
@@ -230,7 +224,12 @@ def fit(
   }
   shape = x_NE.shape[1], int(known_M.sum())
   graph, params = _start(cfg.head, cfg.hidden, shape, cfg.seed)
-  params, report = _train(graph, params, sides, cfg)
+  trained = training.train(_loss, graph, params, sides, cfg)
+  num_train = int(train_N.sum())
+  _log.info(
+    'Trained Zooter %d epochs on %d prompts, kept epoch %d: KL %.4f.',
+    *(len(trained.curves['train']), num_train, trained.epoch, trained.loss),
+  )
   zooter = Zooter(
     tau=cfg.tau,
     embedding=cfg.embedding,
@@ -238,47 +237,14 @@ def fit(
     scale=scale,
     known_M=known_M,
     graph=graph,
-    params=params,
+    params=trained.params,
   )
-  report['prompts'] = int(train_N.sum())
-  report['left_out'] = int((~usable_N).sum())
-  return zooter, report
-
-
-def _train(graph, params, sides, cfg: ZooterConfig) -> tuple[Any, dict]:
-  """The kept epoch's parameters, and the report's curves."""
-  num_train = len(sides['train'][0])
-  size = min(cfg.batch or num_train, num_train)
-  # What does not fill a batch waits for the next epoch's order.
-  steps = num_train // size
-  schedule = cfg.learning_rate, cfg.epochs * steps
-  state = _optimizer(*schedule).init(params)
-  curves: dict[str, list[float]] = {side: [] for side in sides}
-  watched = curves['validation' if cfg.patience else 'train']
-  best = params
-  for epoch in range(cfg.epochs):
-    order = np.random.default_rng([cfg.seed, epoch]).permutation(num_train)
-    batches = order[: steps * size].reshape(steps, size)
-    params, state = _epoch(
-      graph,
-      schedule,
-      cfg.weight_decay,
-      (params, state),
-      *sides['train'],
-      batches,
-    )
-    for side, data in sides.items():
-      curves[side].append(float(_loss(params, graph, 0.0, *data)))
-    if not cfg.patience or watched[-1] == min(watched):
-      best = params
-    if cfg.patience and epoch - int(np.argmin(watched)) >= cfg.patience:
-      break
-  kept = int(np.argmin(watched)) if cfg.patience else cfg.epochs - 1
-  _log.info(
-    'Trained Zooter %d epochs on %d prompts, kept epoch %d: KL %.4f.',
-    *(epoch + 1, num_train, kept + 1, watched[kept]),
-  )
-  return best, {'curves': curves, 'epoch': kept + 1}
+  return zooter, {
+    'curves': trained.curves,
+    'epoch': trained.epoch,
+    'prompts': num_train,
+    'left_out': int((~usable_N).sum()),
+  }
 
 
 def _zeros(width: int, num_arms: int, rngs: nnx.Rngs) -> nnx.Linear:
@@ -298,42 +264,15 @@ def _scaled(x_NE: np.ndarray, mean_E: np.ndarray, scale: float) -> np.ndarray:
   return ((x_NE - mean_E) / scale).astype(np.float32)
 
 
-def _optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
-  return optax.adam(optax.cosine_decay_schedule(rate, num_steps))
-
-
-@functools.partial(jax.jit, static_argnames=('graph', 'schedule'))
-def _epoch(graph, schedule, decay, carry, x_NE, target_NM, batches):
-  """One step for each row of `batches`, indices of prompts."""
-  optimizer = _optimizer(*schedule)
-
-  def step(carry, index_B):
-    params, state = carry
-    grads = jax.grad(_loss)(
-      params, graph, decay, x_NE[index_B], target_NM[index_B]
-    )
-    updates, state = optimizer.update(grads, state)
-    return (optax.apply_updates(params, updates), state), None
-
-  return jax.lax.scan(step, carry, batches)[0]
-
-
 @functools.partial(jax.jit, static_argnames='graph')
 def _loss(params, graph, decay, x_BE, target_BM):
   """Mean KL over prompts, each over its arms present, and the penalty."""
   present_BM = ~jnp.isnan(target_BM)
-  logit_BM = _logits(graph, params, x_BE)
+  logit_BM = training.apply(graph, params, x_BE)
   log_p_BM = jax.nn.log_softmax(logit_BM, where=present_BM)
   # Absent arms have log p = −inf and a target of 0: their product is no number.
   log_p_BM = jnp.where(present_BM, log_p_BM, 0.0)
   target_BM = jnp.where(present_BM, target_BM, 0.0)
   entropy_BM = jax.scipy.special.entr(target_BM)
   kl = -(entropy_BM + target_BM * log_p_BM).sum(axis=1).mean()
-  squares = [(w**2).sum() for w in jax.tree.leaves(params) if w.ndim == 2]
-  return kl + decay / 2 * sum(squares)
-
-
-@functools.partial(jax.jit, static_argnames='graph')
-def _logits(graph, params, x_BE):
-  with jax.default_matmul_precision('highest'):
-    return nnx.merge(graph, params)(x_BE)
+  return kl + training.penalty(params, decay)

@@ -14,16 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from erp_jax.core import errors, sharding
+from erp_jax.core import errors, training
 from erp_jax.score import preference
 
 _log = logging.getLogger(__name__)
 
 _PREFIX = 'head.'  # Of the names under which a head's arrays are saved.
-_ROWS = 8192  # Scored at once.
 
 
 class Linear(nnx.Module):
@@ -116,11 +114,7 @@ class Reward:
 
   def __call__(self, x_BE: np.ndarray) -> np.ndarray:
     """Rewards [B], float32, in logits."""
-    parts = [
-      sharding.fetch(_reward(self.graph, self.params, self._scaled(part_BE)))
-      for part_BE in np.split(x_BE, range(_ROWS, len(x_BE), _ROWS))
-    ]
-    return np.concatenate(parts)
+    return training.outputs(self.graph, self.params, self._scaled(x_BE))
 
   def arrays(self) -> dict[str, np.ndarray]:
     """All that `restore` needs, by name."""
@@ -177,35 +171,18 @@ def fit(
     for side, mask_I in (('train', train_I), ('validation', ~train_I))
     if mask_I.any()
   }
+  trained = training.train(_loss, graph, params, sides, cfg)
   num_train = int(train_I.sum())
-  size = min(cfg.batch or num_train, num_train)
-  # What does not fill a batch waits for the next epoch's order.
-  steps = num_train // size
-  schedule = cfg.learning_rate, cfg.epochs * steps
-  state = _optimizer(*schedule).init(params)
-  curves: dict[str, list[float]] = {side: [] for side in sides}
-  watched = curves['validation' if cfg.patience else 'train']
-  best = params
-  for epoch in range(cfg.epochs):
-    order = np.random.default_rng([cfg.seed, epoch]).permutation(num_train)
-    batches = order[: steps * size].reshape(steps, size)
-    carry = params, state
-    params, state = _epoch(
-      graph, schedule, cfg.weight_decay, carry, *sides['train'], batches
-    )
-    for side, data in sides.items():
-      curves[side].append(float(_loss(params, graph, 0.0, *data)))
-    if not cfg.patience or watched[-1] == min(watched):
-      best = params
-    if cfg.patience and epoch - int(np.argmin(watched)) >= cfg.patience:
-      break
-  kept = int(np.argmin(watched)) if cfg.patience else cfg.epochs - 1
   _log.info(
     'Trained %d epochs on %d pairs, kept epoch %d: loss %.4f.',
-    *(epoch + 1, num_train, kept + 1, watched[kept]),
+    *(len(trained.curves['train']), num_train, trained.epoch, trained.loss),
   )
-  report = {'curves': curves, 'epoch': kept + 1, 'pairs': num_train}
-  return dataclasses.replace(reward, params=best), report
+  report = {
+    'curves': trained.curves,
+    'epoch': trained.epoch,
+    'pairs': num_train,
+  }
+  return dataclasses.replace(reward, params=trained.params), report
 
 
 def _start(cfg: TrainConfig, width: int) -> tuple[Any, Any]:
@@ -214,37 +191,11 @@ def _start(cfg: TrainConfig, width: int) -> tuple[Any, Any]:
   return nnx.split(head)
 
 
-def _optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
-  return optax.adam(optax.cosine_decay_schedule(rate, num_steps))
-
-
-@functools.partial(jax.jit, static_argnames=('graph', 'schedule'))
-def _epoch(graph, schedule, decay, carry, chosen_IE, rejected_IE, batches):
-  """One step for each row of `batches`, indices of pairs."""
-  optimizer = _optimizer(*schedule)
-
-  def step(carry, index_B):
-    params, state = carry
-    grads = jax.grad(_loss)(
-      params, graph, decay, chosen_IE[index_B], rejected_IE[index_B]
-    )
-    updates, state = optimizer.update(grads, state)
-    return (optax.apply_updates(params, updates), state), None
-
-  return jax.lax.scan(step, carry, batches)[0]
-
-
 @functools.partial(jax.jit, static_argnames='graph')
 def _loss(params, graph, decay, chosen_IE, rejected_IE):
   """−log σ(r(chosen) − r(rejected)), mean over pairs, and the penalty."""
-  head = nnx.merge(graph, params)
-  with jax.default_matmul_precision('highest'):
-    margin_I = head(chosen_IE) - head(rejected_IE)
-  squares = [(w**2).sum() for w in jax.tree.leaves(params) if w.ndim == 2]
-  return jax.nn.softplus(-margin_I).mean() + decay / 2 * sum(squares)
-
-
-@functools.partial(jax.jit, static_argnames='graph')
-def _reward(graph, params, x_BE):
-  with jax.default_matmul_precision('highest'):
-    return nnx.merge(graph, params)(x_BE)
+  chosen_I, rejected_I = (
+    training.apply(graph, params, x_IE) for x_IE in (chosen_IE, rejected_IE)
+  )
+  loss = jax.nn.softplus(rejected_I - chosen_I).mean()
+  return loss + training.penalty(params, decay)
