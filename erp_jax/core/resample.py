@@ -81,6 +81,11 @@ def defined(value: float) -> float | None:
   return float(value) if math.isfinite(value) else None
 
 
+def number(value: float | None) -> float:
+  """The number that `defined` was given: NaN for None."""
+  return math.nan if value is None else value
+
+
 def percentiles(draws_Q: np.ndarray) -> tuple[float, float]:
   """(lo, hi) that hold 95 % of the finite draws between them; NaN without."""
   draws_Q = draws_Q[np.isfinite(draws_Q)]

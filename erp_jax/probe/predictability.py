@@ -245,7 +245,7 @@ def _point(
   arms, together = explained.score_contrasts(
     _rows(truth, ~train_N), prediction_NM[~train_N], with_ceiling=False
   )
-  number = lambda leaf: np.nan if leaf['mean'] is None else leaf['mean']
+  number = lambda leaf: resample.number(leaf['mean'])
   return {
     category: [*(number(s.r2) for s in row), number(explained.mean_of(row))]
     for category, row in found.items()

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from erp_jax.core import resample
 from erp_jax.report import words
 
 
@@ -62,8 +63,7 @@ def leaf(
 ) -> Cell:
   """The cell of a {mean, lo, hi}, each None where unknown; a dash for none."""
   mean, lo, hi = (
-    math.nan if value.get(key) is None else value[key]
-    for key in ('mean', 'lo', 'hi')
+    resample.number(value.get(key)) for key in ('mean', 'lo', 'hi')
   )
   return (
     Cell(words.DASH) if math.isnan(mean) else number(mean, lo, hi, write, note)

@@ -6,7 +6,6 @@ The live part writes such a folder per reward model, a replay writes one.
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from etils import epath
 
-from erp_jax.core import store
+from erp_jax.core import resample, store
 
 ERP = 'erp'
 STATIC = 'static_mixture'
@@ -86,7 +85,7 @@ class Evaluation:
     """Regret at equal cost fractions, cheapest to dearest arm; NaN: none."""
     return np.array(
       [
-        math.nan if leaf['mean'] is None else leaf['mean']
+        resample.number(leaf['mean'])
         for leaf in self.metrics['frontier'][policy]
       ]
     )
@@ -146,8 +145,7 @@ def load(folder: epath.PathLike, name: str) -> Evaluation:
 def _number(tree: Mapping[str, Any], keys: tuple[str, ...], last: str) -> float:
   for key in keys:
     tree = tree.get(key, {})
-  value = tree.get(last)
-  return math.nan if value is None else float(value)
+  return float(resample.number(tree.get(last)))
 
 
 def _short_names(models: list[str]) -> dict[str, str]:

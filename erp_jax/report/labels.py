@@ -13,7 +13,6 @@ _CLEAR = 4  # Points kept free around a name; half a marker.
 _NEAR = 12  # A name further above or below is tied to its point by a line.
 # Points up (or down) from the point to the middle of its name, nearest first.
 _OFFSETS = (0, *(sign * up for up in range(_NEAR, 200, 4) for sign in (1, -1)))
-_GREY = '#666666'
 
 
 def place(
@@ -76,7 +75,7 @@ def _place(axes, name, point, taken_P2, boxes) -> transforms.Bbox:
       textcoords='offset points',
       arrowprops={
         'arrowstyle': '-',
-        'color': _GREY,
+        'color': figures.GREY,
         'linewidth': 0.8,
         'shrinkA': 0,
         'shrinkB': 0,

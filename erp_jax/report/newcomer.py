@@ -1,7 +1,6 @@
 """One more arm: what it changes, and how many of its prompts to score first."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,7 @@ def tables(metrics: Mapping[str, Any], reward: str) -> list[cells.Table]:
     )
     for variant in _COMPARED
   ]
-  feasible = _feasible(found)
+  feasible = _feasible(found['curve'])
   shown.append(
     cells.Table(
       kind=f'{prefix}-curve',
@@ -156,11 +155,7 @@ def tables(metrics: Mapping[str, Any], reward: str) -> list[cells.Table]:
 
 def draw(curve: list[Mapping[str, Any]]) -> figure_lib.Figure:
   """Regret saved against scored prompts, a panel per feasible budget."""
-  feasible = [
-    name
-    for name in learning.BUDGETS
-    if curve[0]['saved'][name]['mean'] is not None
-  ]
+  feasible = _feasible(curve)
   columns = min(3, len(feasible))
   rows = -(-len(feasible) // columns)
   figure = figures.new(figures.WIDTH, 0.9 + 2.6 * rows)
@@ -224,8 +219,9 @@ def _leaf(value_J: np.ndarray) -> dict[str, float | None]:
   return {'mean': resample.defined(mean), 'se': resample.defined(se)}
 
 
-def _feasible(found: Mapping[str, Any]) -> list[str]:
-  first = found['curve'][0]['saved']
+def _feasible(curve: Sequence[Mapping[str, Any]]) -> list[str]:
+  """The budgets with numbers."""
+  first = curve[0]['saved']
   return [name for name, leaf in first.items() if leaf['mean'] is not None]
 
 
@@ -238,18 +234,11 @@ def _title(name: str) -> str:
   return text if name == learning.UNLIMITED else f'budget {text}'
 
 
-def _signed_share(value: float) -> str:
-  text = words.share(value)
-  if not text.strip('-0. %'):
-    text = text.lstrip('-')  # No minus before what rounds to zero.
-  return text.replace('-', '−')
-
-
 def _compared_row(name: str, values: Mapping[str, Any]) -> list[cells.Cell]:
   leaf = lambda key, write: cells.leaf(values[key], write)
   needed, saved = (
     leaf('enlarged_cost', words.cost),
-    leaf('saved_frac', _signed_share),
+    leaf('saved_frac', words.share),
   )
   reached = values['reached']
   if reached is not None and reached < 1:
@@ -274,9 +263,8 @@ def _compared_row(name: str, values: Mapping[str, Any]) -> list[cells.Cell]:
 
 def _curve_row(row: Mapping[str, Any], feasible: list[str]) -> list[cells.Cell]:
   def cell(leaf, digits=3):
-    value = math.nan if leaf['mean'] is None else leaf['mean']
     text = words.uncertain(leaf['mean'], leaf['se'], digits)
-    return cells.Cell(text, value=value)
+    return cells.Cell(text, value=resample.number(leaf['mean']))
 
   return [
     cells.Cell(words.count(row['prompts'])),

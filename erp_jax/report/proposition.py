@@ -294,7 +294,7 @@ def draw(judged: dict[str, Judged], gap: str) -> figure_lib.Figure:
   for axes, (which, one) in zip(panels, judged.items(), strict=True):
     column = lambda key, one=one: np.array(
       [
-        [np.nan if leaf[k] is None else leaf[k] for k in ('mean', 'lo', 'hi')]
+        [resample.number(leaf[k]) for k in ('mean', 'lo', 'hi')]
         for leaf in (group[key] for group in one.groups)
       ]
     ).reshape(-1, 3)

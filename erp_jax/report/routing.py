@@ -1,6 +1,5 @@
 """Routing, E9 to E11: regret against cost of every policy, and who wins."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from erp_jax.route import (
   baselines,
   bootstrap,
   evaluate,
+  metrics,
   oracle_bias,
   refit,
   routing,
@@ -146,16 +146,12 @@ def _over_splits(values: Sequence[dict], ratio: float) -> dict[str, Any]:
     }
     with_differences.append(value | {'minus_static': difference})
 
-  def merge(items):
-    if isinstance(items[0], dict):
-      names = {name: None for item in items for name in item}
-      return {n: merge([i[n] for i in items if n in i]) for n in names}
-    if isinstance(items[0], list):
-      return [merge(list(parts)) for parts in zip(*items, strict=True)]
-    numbers = [math.nan if item is None else item for item in items]
-    return resample.split_corrected(np.array(numbers), ratio)
-
-  return merge(with_differences)
+  return metrics.merge(
+    with_differences,
+    lambda items: resample.split_corrected(
+      np.array([resample.number(item) for item in items]), ratio
+    ),
+  )
 
 
 def _minus(a: float | None, b: float | None) -> float | None:
@@ -250,10 +246,7 @@ def _frontier(records, found, names) -> frontier_lib.Frontier:
   leaves = found.over_splits['frontier']
   split = found.split
   column = lambda policy, key: np.array(
-    [
-      math.nan if leaf.get(key) is None else leaf[key]
-      for leaf in leaves[policy]
-    ]
+    [resample.number(leaf.get(key)) for leaf in leaves[policy]]
   )
   mean = {policy: column(policy, 'mean') for policy in leaves}
   own = [p for p in routing.POLICIES if p in leaves]

@@ -1,6 +1,5 @@
 """The terminal's tables of a simulation: how many prompts and samples."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from rich import box
 from rich import table as rich_table
 from rich import text as rich_text
 
+from erp_jax.core import resample
 from erp_jax.report import words
 from erp_jax.route import evaluate
 
@@ -121,10 +121,7 @@ def _best(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
 
 
 def _is_sure(row: Mapping[str, Any]) -> bool:
-  lead, se = (
-    math.nan if row[key] is None else row[key] for key in ('lead', 'lead_se')
-  )
-  return lead > 2 * se
+  return resample.number(row['lead']) > 2 * resample.number(row['lead_se'])
 
 
 def _product(num_prompts: int, num_samples: int) -> str:

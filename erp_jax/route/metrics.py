@@ -1,9 +1,10 @@
 """metrics.json: mean and spread over splits, and the schema it keeps to."""
 
+import functools
 import importlib.resources
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jsonschema
@@ -25,7 +26,10 @@ def aggregate(splits: Sequence[dict[str, Any]]) -> dict[str, Any]:
   mean is null and `reason`, or `feasible: false`, says why.
   """
   return {
-    group: _merge([split[group] for split in splits], _WHY_NULL.get(group, {}))
+    group: merge(
+      [split[group] for split in splits],
+      functools.partial(_leaf, why=_WHY_NULL.get(group, {})),
+    )
     for group in splits[0]
   }
 
@@ -41,16 +45,23 @@ def schema() -> dict[str, Any]:
   return json.loads(source.read_text())
 
 
-def _merge(values: list[Any], why: dict[str, Any]) -> Any:
-  """Recursion over equal nestings; a category may be missing in a split."""
+def merge(values: Sequence[Any], leaf: Callable[[list], Any]) -> Any:
+  """`leaf` of what stands at each place of equal nestings.
+
+  A category may be missing in a split.
+  """
   if isinstance(values[0], dict):
     names = {name: None for value in values for name in value}
     return {
-      name: _merge([v[name] for v in values if name in v], why)
+      name: merge([v[name] for v in values if name in v], leaf)
       for name in names
     }
   if isinstance(values[0], list):
-    return [_merge(list(items), why) for items in zip(*values, strict=True)]
+    return [merge(items, leaf) for items in zip(*values, strict=True)]
+  return leaf(list(values))
+
+
+def _leaf(values: list[float | None], why: dict[str, Any]) -> dict[str, Any]:
   known = [value for value in values if value is not None]
   leaf = {
     'mean': statistics.fmean(known) if known else None,
