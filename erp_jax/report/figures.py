@@ -3,13 +3,14 @@
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import axis as axis_lib
 from matplotlib import figure as figure_lib
 from matplotlib import font_manager, ticker
+from matplotlib import legend as legend_lib
 from matplotlib import text as text_lib
 from matplotlib.backends import backend_agg
 
@@ -44,6 +45,24 @@ def plain_axes(axes, x_label: str, y_label: str) -> None:
   axes.set_axisbelow(True)
   axes.set_xlabel(x_label)
   axes.set_ylabel(y_label)
+
+
+def legend(
+  figure: figure_lib.Figure,
+  handles: Iterable[Any],
+  names: Iterable[str],
+  columns: int,
+  side: str = 'center',
+) -> legend_lib.Legend:
+  """The figure's legend, below its panels."""
+  return figure.legend(
+    handles,
+    names,
+    loc=f'outside lower {side}',
+    ncols=columns,
+    frameon=False,
+    fontsize=9,
+  )
 
 
 def in_lines(name: str, share: float) -> str:
@@ -183,15 +202,9 @@ def scatter(
     grid.flat[0].set_xlim(x.min() - pad, x.max() + pad)
     pad = 0.05 * max(np.ptp(y), 1e-3)
     grid.flat[0].set_ylim(y.min() - pad, y.max() + pad)
-  legend = figure.legend(
-    handles.values(),
-    handles.keys(),
-    loc='outside lower right',  # A stamp stands at the left.
-    ncols=beside,
-    frameon=False,
-    fontsize=9,
-  )
-  for handle in legend.legend_handles:
+  # A stamp stands at the left.
+  drawn = legend(figure, handles.values(), handles, beside, 'right')
+  for handle in drawn.legend_handles:
     handle.set_alpha(1)
     handle.set_markersize(6)
   return figure
@@ -273,12 +286,6 @@ def share_bars(
   axes.set_xlim(0, 100)
   plain_axes(axes, x_label, '')
   axes.grid(visible=False, axis='y')
-  figure.legend(
-    named.values(),
-    [in_lines(arms[i], 0.9) for i in named],
-    loc='outside lower center',
-    ncols=beside,
-    frameon=False,
-    fontsize=9,
-  )
+  names = [in_lines(arms[i], 0.9) for i in named]
+  legend(figure, named.values(), names, beside)
   return figure

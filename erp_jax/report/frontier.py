@@ -119,13 +119,7 @@ def draw(content: Frontier) -> figure_lib.Figure:
     panels[1].set_ylim(low - pad, high + pad)
     panels[1].set_title('the same, nearer', fontsize=10, loc='left')
   panels[-1].set_xlabel(f'mean cost per prompt ({content.cost_unit})')
-  figure.legend(
-    *panels[0].get_legend_handles_labels(),
-    loc='outside lower center',
-    ncols=2,
-    frameon=False,
-    fontsize=9,
-  )
+  figures.legend(figure, *panels[0].get_legend_handles_labels(), columns=2)
   labels.place(panels, content.arms)
   return figure
 

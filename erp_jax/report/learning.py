@@ -203,13 +203,8 @@ def _draw(
     axes.minorticks_off()
     figures.plain_axes(axes, 'training prompts', '')
     axes.set_title(title.split(',')[0].split(' at ')[0], fontsize=9, wrap=True)
-  figure.legend(
-    *panels[0].get_legend_handles_labels(),
-    loc='outside lower center',
-    ncols=len(curve.num_samples_K),
-    frameon=False,
-    fontsize=9,
-  )
+  named = panels[0].get_legend_handles_labels()
+  figures.legend(figure, *named, columns=len(curve.num_samples_K))
   return figure
 
 

@@ -177,7 +177,7 @@ def draw(curve: list[Mapping[str, Any]]) -> figure_lib.Figure:
         linewidth=1.6,
         elinewidth=1.2,
         capsize=3,
-        label=label if not i else None,
+        label=label,
       )
     axes.axhline(0, color=figures.GREY, linestyle='--', linewidth=1)
     axes.set_xscale('log')
@@ -192,7 +192,8 @@ def draw(curve: list[Mapping[str, Any]]) -> figure_lib.Figure:
     axes.tick_params(labelbottom=i + columns >= len(feasible))
   for axes in grid.flat[len(feasible) :]:
     axes.set_visible(False)
-  figure.legend(loc='outside lower center', ncols=3, frameon=False, fontsize=9)
+  named = grid.flat[0].get_legend_handles_labels()
+  figures.legend(figure, *named, columns=3)
   return figure
 
 

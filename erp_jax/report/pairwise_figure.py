@@ -66,12 +66,5 @@ def draw(
   axes.grid(visible=False, axis='y')
   handles, labels = axes.get_legend_handles_labels()
   unique = dict(zip(labels, handles, strict=True))
-  figure.legend(
-    unique.values(),
-    unique.keys(),
-    loc='outside lower center',
-    ncols=len(unique),
-    frameon=False,
-    fontsize=9,
-  )
+  figures.legend(figure, unique.values(), unique, columns=len(unique))
   return figure

@@ -340,14 +340,7 @@ def draw(judged: dict[str, Judged], gap: str) -> figure_lib.Figure:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(left=0)
   panels[0].set_ylabel('P(the arm of higher ER wins)')
-  figure.legend(
-    handles.values(),
-    handles.keys(),
-    loc='outside lower center',
-    ncols=2,
-    frameon=False,
-    fontsize=9,
-  )
+  figures.legend(figure, handles.values(), handles, columns=2)
   return figure
 
 
