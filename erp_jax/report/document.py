@@ -9,6 +9,7 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 from matplotlib import figure as figure_lib
@@ -16,7 +17,6 @@ from matplotlib import figure as figure_lib
 from erp_jax.report import cells, figures, words
 
 PAGE = 'report.html'
-_TEMPLATE = 'document.html.j2'
 SIMULATED = 'simulated'
 ORIGINS = {
   'run': 'rewards of this run’s own responses',
@@ -107,12 +107,35 @@ def files(document: Document) -> dict[str, bytes]:
       if section.origin == SIMULATED:
         figures.stamp(figure.figure, 'simulated rewards')
       image = figures.png(figure.figure)
-      encoded = base64.b64encode(image).decode()
-      uris[figure.name] = f'data:image/png;base64,{encoded}'
+      uris[figure.name] = data_uri(image)
       add(f'figures/{figure.name}.png', image)
       add(f'figures/{figure.name}.pdf', _pdf(figure.figure))
-  result[PAGE] = _render(document, uris).encode()
+  html = render(
+    'document.html.j2',
+    document=document,
+    uris=uris,
+    origins=ORIGINS,
+    below=_below,
+  )
+  result[PAGE] = html.encode()
   return result
+
+
+def data_uri(png: bytes) -> str:
+  """A picture as a page holds it."""
+  return f'data:image/png;base64,{base64.b64encode(png).decode()}'
+
+
+def render(template: str, **context: Any) -> str:
+  """The page that a template beside this module makes of the context."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template(template).render(words=words, **context)
 
 
 def _below(section: Section) -> list[Section]:
@@ -130,16 +153,3 @@ def _pdf(figure: figure_lib.Figure) -> bytes:
   # Without a date: equal figures give equal bytes.
   figure.savefig(sink, format='pdf', metadata={'CreationDate': None})
   return sink.getvalue()
-
-
-def _render(document: Document, uris: Mapping[str, str]) -> str:
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template(_TEMPLATE).render(
-    document=document, uris=uris, origins=ORIGINS, words=words, below=_below
-  )

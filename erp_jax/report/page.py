@@ -1,17 +1,15 @@
 """The report: evaluations and a run's artefacts in, one HTML file out."""
 
-import base64
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-import jinja2
 from etils import epath
 
 from erp_jax.core import errors, progress, store
 from erp_jax.data import prompts as prompts_lib
 from erp_jax.report import (
   cells,
+  document,
   figures,
   frontier,
   run_tables,
@@ -37,7 +35,7 @@ class Figure:
 
   @property
   def uri(self) -> str:
-    return f'data:image/png;base64,{base64.b64encode(self.png).decode()}'
+    return document.data_uri(self.png)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +115,8 @@ def build(
       _part(e, run.reward_label(e.name), f'live-{e.name}', advance)
       for e in live
     ]
-  html = _render(
+  html = document.render(
+    _TEMPLATE,
     title=title,
     replays=replay_parts,
     live=live_parts,
@@ -182,14 +181,3 @@ def _samples(
     _MAX_SAMPLES,
   )
   return runs.samples(run, picked, {p.id: p.prompt for p in prompts})
-
-
-def _render(**context) -> str:
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template(_TEMPLATE).render(words=words, **context)
