@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import openai
 
@@ -32,10 +32,12 @@ _LONGEST_QUOTE = 300
 # Asked again: too early, a conflict, too many. And all that are the server's
 # fault but 'not implemented'.
 _AGAIN = (408, 409, 425, 429)
+_TIMED_OUT = (408, 504, 524)  # 524 is Cloudflare's.
 _NOT_IMPLEMENTED = 501
 # Of the list of models: not there, not for this key, or of another kind.
 _UNLISTED = (400, 403, 404, 405, _NOT_IMPLEMENTED)
 _MOST_UNREADABLE = 5  # Answers to one question.
+_MOST_TIMEOUTS = 5  # Of one question, while others are answered.
 _REFUSED_CONTENT = (endpoint_lib.CONTENT_FILTER, 'invalid_prompt')  # Of a 400.
 _NO_CREDIT = 'insufficient_quota'  # A 429 that no waiting mends.
 _UNREADABLE = (
@@ -80,8 +82,9 @@ class Client:
         should be, or UserError to end it all.
       done: called with each result as it comes, in this thread.
     Raises UserError if the server refuses for good, answers one question some
-    times with what cannot be read, or has answered nothing for
-    `traffic.patience_secs`.
+    times with what cannot be read, lets one time out again and again for
+    `traffic.patience_secs` while it answers others, or has answered nothing
+    for so long.
     """
     answers: list[Any] = [None] * len(questions)
     came: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
@@ -154,10 +157,11 @@ class Client:
     self, server, path, question: endpoint_lib.Question, read
   ) -> Any:
     """Asks until there is an answer that can be read."""
-    wait, failed, unreadable = _FIRST_WAIT_SECS, float('inf'), 0
+    wait, failed, unreadable, late = _FIRST_WAIT_SECS, float('inf'), 0, 0
+    before = time.monotonic()
     while True:
       await self._pace.turn(question.tokens)
-      asked = 0.0
+      asked, is_late = 0.0, False
       try:
         # Of all of it: a server may send a blank now and then.
         async with asyncio.timeout(self._endpoint.traffic.timeout_secs):
@@ -167,6 +171,7 @@ class Client:
         self._check_worth_retrying(e, question)
         problem = f'{e.status_code}, {self._said(e)}'
         asked = _asked_wait(e.response.headers)
+        is_late = e.status_code in _TIMED_OUT
       except openai.APIConnectionError as e:
         problem = self._said(e.__cause__ or e)
       except TimeoutError:
@@ -175,6 +180,7 @@ class Client:
           f'nothing whole within {secs:g} s, {self._field}.endpoint.traffic.'
           'timeout_secs: raise it, or lower concurrency there'
         )
+        is_late = True
       except _UNREADABLE as e:
         problem = f'what cannot be read: {self._said(e)}'
         unreadable += 1
@@ -185,7 +191,19 @@ class Client:
         return result
       now = time.monotonic()
       failed = min(failed, now)
-      self._check_patience(now - max(failed, self._answered), asked, problem)
+      fix = 'see that it runs'
+      if is_late:
+        # A server that answers nobody is not this question's fault.
+        late += self._answered > before
+        more = (
+          'allow a request more time, there and on its side, or '
+          f'{question.shorten}'
+        )
+        self._check_in_time(late, now - failed, question.what, problem, more)
+        fix = f'{fix}, {more}'
+      silent = now - max(failed, self._answered)
+      self._check_patience(silent, asked, f'{question.what}: {problem}', fix)
+      before = now
       self.counts['retries'] += 1
       self._warn(now, problem)
       if asked:
@@ -235,19 +253,31 @@ class Client:
         'shards are kept.'
       )
 
-  def _check_patience(self, silent: float, asked: float, problem) -> None:
+  def _check_in_time(
+    self, num: int, secs: float, what: str, problem: str, fix: str
+  ) -> None:
+    """UserError once a question has timed out too often, for too long."""
+    if num >= _MOST_TIMEOUTS and secs >= self._endpoint.traffic.patience_secs:
+      raise errors.UserError(
+        f'{self._field}: {self._url} answers others, but {what} timed out '
+        f'{num} times in {secs:.0f} s ({problem}): {fix}; then start the same '
+        'command again: finished shards are kept.'
+      )
+
+  def _check_patience(
+    self, silent: float, asked: float, problem: str, fix: str
+  ) -> None:
     patience = self._endpoint.traffic.patience_secs
     if asked > patience:
-      self._give_up(f'asks to wait for {asked:.0f} s', problem)
-    if silent >= patience:
-      self._give_up(f'has answered nothing for {silent:.0f} s', problem)
-
-  def _give_up(self, what: str, problem: str) -> NoReturn:
+      what = f'asks to wait for {asked:.0f} s'
+    elif silent >= patience:
+      what = f'has answered nothing for {silent:.0f} s'
+    else:
+      return
     raise errors.UserError(
       f'{self._field}: {self._url} {what} ({problem}), and '
-      f'{self._field}.endpoint.traffic.patience_secs is '
-      f'{self._endpoint.traffic.patience_secs:g}: see that it runs, then start '
-      'the same command again: finished shards are kept.'
+      f'{self._field}.endpoint.traffic.patience_secs is {patience:g}: {fix}, '
+      'then start the same command again: finished shards are kept.'
     )
 
   def _warn(self, now: float, problem: str) -> None:

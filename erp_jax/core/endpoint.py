@@ -47,7 +47,8 @@ class Traffic:
 
   concurrency: int = 32  # Requests at once.
   timeout_secs: float = 600.0  # Of one request.
-  # A server that answers nothing for so long ends the stage.
+  # A server that answers nothing for so long ends the stage. So does a question
+  # that times out every time for so long, while others are answered.
   patience_secs: float = 600.0
   requests_per_minute: float = 0.0  # 0: no limit.
   tokens_per_minute: float = 0.0  # Read and written; 0: no limit.
@@ -140,11 +141,13 @@ class Question(NamedTuple):
     what: it is about, for messages: "prompt 'p1'".
     body: what is posted; None only gets.
     tokens: that it may read and write, about.
+    shorten: what to do about an answer that takes too long, for messages.
   """
 
   what: str
   body: Mapping[str, Any] | None
   tokens: float = 0.0
+  shorten: str = 'drop that prompt in prompts.path'
 
 
 class UnreadableError(ValueError):

@@ -3,6 +3,7 @@
 import datetime
 import email.utils
 import gc
+import re
 import threading
 import time
 
@@ -208,6 +209,85 @@ def test_a_server_that_answers_others_is_not_given_up(scripted):
   server = scripted(answer)
   client = _client(server, concurrency=2, patience_secs=0.4)
   assert _ask(client, _questions(30)) == list(range(30))
+
+
+_LATE = {
+  'ours': (200, servers.Slowly([b' '] * 4), {}),
+  'of a proxy': (504, {'error': {'message': 'upstream timed out'}}, {}),
+}
+
+
+def _late_one(scripted, fault, times=float('inf')):
+  """A server that is too late with question 0 so many times, and no other."""
+
+  def answer(request):
+    if request.body['n'] == 0:
+      late = sum(r.body['n'] == 0 for r in server.requests)
+      return _LATE[fault] if late <= times else _echo(request)
+    time.sleep(0.02)
+    return _echo(request)
+
+  server = scripted(answer)
+  return server
+
+
+@pytest.mark.parametrize(
+  'fault, said',
+  [
+    ('ours', r'nothing whole within 0\.1 s, .*timeout_secs: raise it'),
+    ('of a proxy', '504, upstream timed out'),
+  ],
+)
+def test_one_that_always_times_out_is_given_up_although_others_are_answered(
+  fault, said, scripted
+):
+  server = _late_one(scripted, fault)
+  client = _client(server, concurrency=2, timeout_secs=0.1, patience_secs=0.3)
+  with pytest.raises(errors.UserError) as e:
+    _ask(client, _questions(400))
+  line = f'{e.value}'
+  assert re.search(
+    rf'arms\.big: {server.url} answers others, but prompt 0 timed out [5-9] '
+    rf'times in \d+ s \({said}.*\): allow .*, or drop that .* shards are kept',
+    line,
+  )
+  assert '\n' not in line
+  assert 5 <= sum(r.body['n'] == 0 for r in server.requests) <= 20
+  assert len(server.requests) < 300  # Others were still to be asked.
+
+
+@pytest.mark.parametrize(
+  'fault, times, patience', [('ours', 4, 0.1), ('of a proxy', 8, 20.0)]
+)
+def test_one_that_times_out_now_and_then_is_asked_again(
+  fault, times, patience, scripted
+):
+  """Not often enough, or not for long enough, to be given up."""
+  server = _late_one(scripted, fault, times)
+  client = _client(
+    server, concurrency=2, timeout_secs=0.1, patience_secs=patience
+  )
+  assert _ask(client, _questions(60)) == list(range(60))
+  assert client.counts['retries'] == times
+
+
+def test_timeouts_of_all_are_the_servers(scripted):
+  """They count for no question, if one is late again when it is back."""
+
+  def answer(request):
+    if request.number < 12:  # More than five of each.
+      return _LATE['of a proxy']
+    if request.body['n'] == 0 and not late:
+      late.append(request)
+      time.sleep(2.2)  # Since its first failure, more than our patience.
+      return _LATE['of a proxy']
+    time.sleep(0.03)
+    return _echo(request)
+
+  late = []
+  client = _client(scripted(answer), concurrency=2, patience_secs=2.0)
+  assert _ask(client, _questions(60)) == list(range(60))
+  assert client.counts['retries'] == 13
 
 
 @pytest.mark.parametrize('limit', [1, 3])

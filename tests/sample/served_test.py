@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -265,6 +266,35 @@ def test_a_prompt_that_a_filter_refuses_is_rows_without_a_text(
     (0, 0)
   }
   assert len(rows) == 15 and manifest['counts']['content_filter'] == 3
+
+
+@pytest.mark.parametrize('k', [1, 30])
+def test_a_prompt_that_always_times_out_ends_it_by_name(k, scripted, tmp_path):
+  """Whether the server answers others meanwhile, or there are none left."""
+
+  def answer(request):
+    if is_slow and 'What is 3 ' in request.body['messages'][-1]['content']:
+      return 504, {'error': {'message': 'upstream timed out'}}, {}
+    time.sleep(0.05)
+    return 200, servers.completion(), {}
+
+  is_slow = [True]
+  traffic = endpoint.Traffic(concurrency=2, patience_secs=0.5)
+  arm = _arm(scripted(answer), traffic=traffic)
+  cfg = dataclasses.replace(_CFG, k=k)
+  with pytest.raises(errors.UserError) as e:
+    _run(tmp_path, arm, cfg)
+  line = f'{e.value}'
+  assert line.startswith(f'arms.big: {arm.endpoint.url} '), line
+  assert "prompt 'p3'" in line and '504, upstream timed out' in line
+  assert 'lower sample.max_new_tokens in another --workdir' in line
+  folder = tmp_path / 'responses' / 'big'
+  kept = {p.name: p.stat().st_mtime_ns for p in folder.glob('part-*')}
+  assert len(kept) == 2  # A shard, and its record.
+  is_slow.clear()
+  rows, _ = _run(tmp_path, arm, cfg)
+  assert len(rows) == 5 * k
+  assert kept == {name: (folder / name).stat().st_mtime_ns for name in kept}
 
 
 def test_a_limit_that_a_server_ignores_ends_it(scripted, tmp_path):
