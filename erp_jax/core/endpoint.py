@@ -73,8 +73,8 @@ class Traffic:
 class Endpoint:
   """A server that speaks OpenAI's API; without a URL there is none.
 
-  Of these fields an arm's identity holds `settings`, which `server` decides,
-  and `revision`; a reward model's holds `revision` alone.
+  Of these fields an identity holds `revision` and what `server` decides: an
+  arm's the `settings`, a judge's its switch for thinking.
   """
 
   url: str = ''  # As http://HOST:8000/v1. It may change: another port, a proxy.

@@ -118,12 +118,16 @@ class RewardConfig:
   def fields(self) -> dict[str, Any]:
     """Those that decide rewards, as identities hold them.
 
-    Of a server it is what the user says of it; see `Endpoint`.
+    Of a server it is what the user says of it, and what a judge is sent, as in
+    an arm's identity: not the URL, under which the same model may be served
+    tomorrow or not. `served_score` is sent the same whatever `server` is.
     """
     fields = dataclasses.asdict(self)
     del fields['endpoint'], fields['api']
     if self.kind in SERVED:
       fields['revision'] = self.endpoint.identify(self.model)
+    if self.kind == 'served_judge':
+      fields['endpoint'] = {'settings': served.judge_settings(self.endpoint)}
     if self.kind == 'served_score':
       fields['api'] = self.api
     return fields

@@ -102,6 +102,15 @@ class ServedScorer:
     return {name: self.client.counts.pop(name, 0) for name in names}
 
 
+def judge_settings(endpoint: endpoint_lib.Endpoint) -> dict[str, Any]:
+  """What a judge is sent beside the question, by the kind of its server.
+
+  It does not think first, where its server has a switch for that.
+  """
+  switch = {'chat_template_kwargs': {'enable_thinking': False}}
+  return switch if endpoint.thinks_by_template else {}
+
+
 def judge(
   client: Any, model: str, question: str, endpoint: endpoint_lib.Endpoint
 ) -> ServedScorer:
@@ -109,10 +118,8 @@ def judge(
 
   The difference of two log-probabilities is that of their logits. Where only
   one of the words is among the tokens that the server lists, the other counts
-  as likely as the last of them; without both there is no reward. A judge does
-  not think first, where its server has a switch for that.
+  as likely as the last of them; without both there is no reward.
   """
-  switch = {'chat_template_kwargs': {'enable_thinking': False}}
 
   def ask(prompt, responses):
     return [
@@ -128,7 +135,7 @@ def judge(
         endpoint.limit_name: 1,
         'logprobs': True,
         'top_logprobs': _LISTED,
-        **(switch if endpoint.thinks_by_template else {}),
+        **judge_settings(endpoint),
       }
       for text in responses
     ]

@@ -246,7 +246,14 @@ def test_only_served_kinds_have_more_in_their_identity():
   fields = rewards.RewardConfig().fields()
   assert set(fields) == old == set(rewards.identity(rewards.RewardConfig()))
   judge = _cfg('served_judge', 'http://h/v1')
-  assert set(rewards.identity(judge)) == old | {'revision'}
+  assert set(rewards.identity(judge)) == old | {'revision', 'endpoint'}
+  scores = _cfg('served_score', 'http://h/v1')
+  assert set(rewards.identity(scores)) == old | {'revision', 'api'}
+
+
+@pytest.mark.parametrize('kind', rewards.SERVED)
+def test_another_address_goes_on_and_another_revision_does_not(kind):
+  judge = _cfg(kind, 'http://h/v1')
   moved = dataclasses.replace(
     judge,
     endpoint=endpoint.Endpoint(
@@ -258,6 +265,54 @@ def test_only_served_kinds_have_more_in_their_identity():
     judge, endpoint=endpoint.Endpoint(url='http://h/v1', revision='fp8')
   )
   assert rewards.identity(renewed) != rewards.identity(judge)
+
+
+def test_a_server_of_another_kind_is_another_judge_if_it_is_asked_otherwise(
+  scripted, tmp_path
+):
+  """What is asked, and what is refused, go together."""
+  asked = [prompts.Prompt('p', 'Q?', 'chat')]
+
+  def answer(request):
+    if 'top_logprobs' in request.body:
+      return 200, _listing(Yes=-1.0, No=-2.0), {}
+    return 200, servers.completion('An answer.'), {}
+
+  server = scripted(answer)
+  arm = arms.Arm(model='m', endpoint=endpoint.Endpoint(url=server.url))
+  workdir = workdir_lib.Workdir(epath.Path(tmp_path), {'versions': {}})
+  sample.run(workdir, {'a': arm}, asked, sample.SampleConfig(k=1))
+
+  def judge(kind):
+    cfg = rewards.RewardConfig(
+      kind='served_judge',
+      model='m',
+      endpoint=endpoint.Endpoint(url=server.url, server=kind),
+    )
+    before = len(server.requests)
+    stage.run(workdir, {'far': cfg}, {'a': arm}, asked)
+    return [
+      r.body.get('chat_template_kwargs') for r in server.requests[before:]
+    ]
+
+  assert judge('vllm') == [{'enable_thinking': False}]
+  assert judge('sglang') == []  # It would be asked the same.
+  with pytest.raises(
+    errors.UserError, match=r'was made with reward\.endpoint\.settings'
+  ):
+    judge('openai')
+
+
+def test_rewards_of_a_score_are_the_same_whatever_its_server_is():
+  made = [
+    rewards.RewardConfig(
+      kind='served_score',
+      model='m',
+      endpoint=endpoint.Endpoint(url='http://h/v1', server=server),
+    )
+    for server in endpoint.SETTINGS
+  ]
+  assert all(x.fields() == made[0].fields() for x in made)
 
 
 def test_an_arm_and_its_judge_on_servers_through_both_stages(
