@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich import table as rich_table
 from rich import text as rich_text
 
-from erp_jax.report import words
+from erp_jax.report import terminal, words
 from erp_jax.route import coverage
 
 _NOTE = (
@@ -30,18 +29,11 @@ def tables(content: Mapping[str, Any]) -> list[rich_table.Table]:
 def _table(
   content: Mapping[str, Any], size: int, found: Mapping[str, Any]
 ) -> rich_table.Table:
-  table = rich_table.Table(
-    title=rich_text.Text(
-      'Simulated: how often 95 % intervals hold the truth; '
-      f'{words.count(content["sets"])} simulated test sets of '
-      f'{words.count(size)} prompts, budget {words.budget(content["budget"])}.'
-    ),
-    title_justify='left',
-    caption=rich_text.Text(_NOTE),
-    caption_justify='left',
-    box=box.SIMPLE_HEAD,
-    collapse_padding=True,  # In 80 characters.
-    pad_edge=False,
+  table = terminal.compact(
+    'Simulated: how often 95 % intervals hold the truth; '
+    f'{words.count(content["sets"])} simulated test sets of '
+    f'{words.count(size)} prompts, budget {words.budget(content["budget"])}.',
+    _NOTE,
   )
   table.add_column('statistic', min_width=len('regret ERP − mixture'))
   for head in ('used', '… λ', 'plain', 'basic', 'BCa', 'width'):

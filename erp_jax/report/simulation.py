@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich import table as rich_table
-from rich import text as rich_text
 
 from erp_jax.core import resample
-from erp_jax.report import words
+from erp_jax.report import terminal, words
 from erp_jax.route import evaluate
 
 _CRITERIA = {
@@ -37,14 +35,8 @@ def tables(metrics: Mapping[str, Any]) -> list[rich_table.Table]:
   return shown
 
 
-def _table(title: str, *head: str) -> rich_table.Table:
-  table = rich_table.Table(
-    title=rich_text.Text(title),
-    title_justify='left',
-    box=box.SIMPLE_HEAD,
-    collapse_padding=True,  # Eight columns in 80 characters.
-    pad_edge=False,
-  )
+def _table(title: str, *head: str, note: str = '') -> rich_table.Table:
+  table = terminal.compact(title, note)
   for name in head:
     table.add_column(name, justify='right')
   return table
@@ -60,6 +52,8 @@ def _grid(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
     f'(lower is better); {over}.',
     *('N × K', 'R²', 'contrasts'),
     *map(words.budget, evaluate.BUDGETS),
+    note='mix: the static mixture, fitted in the last cell above; oracle: '
+    'knows every prompt’s simulated expected rewards.',
   )
   for cell in found['cells']:
     table.add_row(
@@ -76,11 +70,6 @@ def _grid(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
       words.uncertain(found['oracle_regret'][b], None) for b in evaluate.BUDGETS
     ),
   )
-  table.caption = rich_text.Text(
-    'mix: the static mixture, fitted in the last cell above; oracle: knows '
-    'every prompt’s simulated expected rewards.'
-  )
-  table.caption_justify = 'left'
   return table
 
 
@@ -103,6 +92,7 @@ def _best(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
     f'Simulated {name}: the best N × K for a fixed number of samples; regret '
     f'is the mean over the budgets; lead: over the second best; {over}.',
     *('samples', 'by', 'N × K', 'value', 'second', 'lead'),
+    note='?: less than two standard errors.',
   )
   for total, best in found['best'].items():
     for by, row in best.items():
@@ -115,8 +105,6 @@ def _best(name: str, found: Mapping[str, Any], over: str) -> rich_table.Table:
         words.uncertain(row['lead'], row['lead_se'])
         + ('' if _is_sure(row) else ' ?'),
       )
-  table.caption = rich_text.Text('?: less than two standard errors.')
-  table.caption_justify = 'left'
   return table
 
 

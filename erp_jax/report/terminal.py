@@ -36,6 +36,19 @@ def terminal_table(
   return grid
 
 
+def compact(title: str, note: str) -> rich_table.Table:
+  """An empty table that spares columns, for 80 characters; its note below."""
+  return rich_table.Table(
+    title=rich_text.Text(title),
+    title_justify='left',
+    caption=rich_text.Text(note) if note else None,
+    caption_justify='left',
+    box=box.SIMPLE_HEAD,
+    collapse_padding=True,
+    pad_edge=False,
+  )
+
+
 def of_table(shown: cells.Table) -> rich_table.Table:
   """A report's table; notes stand below their numbers."""
   table = rich_table.Table(
