@@ -12,7 +12,6 @@ import numpy as np
 
 from erp_jax.core import errors
 from erp_jax.models import checkpoint, decoder_config
-from erp_jax.score import known
 from erp_jax.score import reader as reader_lib
 
 BOS = ('auto', 'template', 'doubled')
@@ -22,6 +21,14 @@ _MIN_TOKENS = 8
 _INTERNLM2_REWARD_ID = 92527
 # The value head of GRM's sftreg models, which we do not have.
 _VALUE_HEAD = 'v_head.summary'
+# Last part of a published model's name -> beginnings of text, where its files
+# don't say, with where that was read.
+_KNOWN_BOS = {
+  # Its template writes one. The authors' code (reward_models/load_datasets.py
+  # and rm_eval/load_eval_datasets.py of YangRui2015/Generalizable-Reward-Model)
+  # tokenises the rendered text as any other, which puts a second before it.
+  'GRM-Gemma-2B-rewardmodel-ft': 'doubled',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +112,16 @@ class ConversationScorer:
     )
 
 
+def known_bos(model: str) -> str:
+  """'doubled' or 'template', for a reward model by its name.
+
+  The last part of the name decides, so that a copy in a folder, or one under
+  another organisation, is read as the original.
+  """
+  name = model.rstrip('/').split('/')[-1].split('@')[0]
+  return _KNOWN_BOS.get(name, 'template')
+
+
 def convention(
   ckpt: checkpoint.Checkpoint, bos: str, max_tokens: int
 ) -> Convention:
@@ -146,7 +163,7 @@ def convention(
       f'{_MIN_TOKENS} to the {cfg.max_position} positions of {ckpt.name}, or 0 '
       'for all of them.'
     )
-  bos = known.bos(ckpt.name) if bos == 'auto' else bos
+  bos = known_bos(ckpt.name) if bos == 'auto' else bos
   return Convention(bos, end_ids, max_tokens)
 
 

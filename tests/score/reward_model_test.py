@@ -15,10 +15,7 @@ from safetensors import torch as safetensors_torch
 from erp_jax.core import errors
 from erp_jax.data import prompts
 from erp_jax.models import checkpoint, decoder
-from erp_jax.score import (
-  known,
-  rewards,
-)
+from erp_jax.score import conversations, rewards
 
 torch.set_num_threads(1)  # Its spinning threads cost more than they give.
 
@@ -123,8 +120,9 @@ def test_grm_is_known_to_read_two_beginnings(grm, saved):
   assert _read_as(folder)['convention']['bos'] == 'doubled'
   assert _read_as(saved('Gemma')[1])['convention']['bos'] == 'template'
   for name in ('Ray2333/' + _GRM, f'Ray2333/{_GRM}@0f3a', f'/models/{_GRM}/'):
-    assert known.bos(name) == 'doubled'
-  assert known.bos('Skywork/Skywork-Reward-Llama-3.1-8B') == 'template'
+    assert conversations.known_bos(name) == 'doubled'
+  name = 'Skywork/Skywork-Reward-Llama-3.1-8B'
+  assert conversations.known_bos(name) == 'template'
 
 
 def test_what_is_too_long_loses_what_follows_the_beginning(grm):
