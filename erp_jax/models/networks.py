@@ -3,12 +3,7 @@
 import pathlib
 
 from erp_jax.core import errors
-from erp_jax.models import (
-  catalog,
-  checkpoint,
-  deberta,
-  encoder_config,
-)
+from erp_jax.models import catalog, checkpoint, deberta, encoder_config
 
 
 def is_at_hand(name: str) -> bool:

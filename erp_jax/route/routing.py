@@ -11,13 +11,7 @@ from erp_jax.probe import factor
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
 from erp_jax.probe import zooter as zooter_lib
-from erp_jax.route import (
-  baselines,
-  benchmarks,
-  contributions,
-  evaluate,
-  path,
-)
+from erp_jax.route import baselines, benchmarks, contributions, evaluate, path
 from erp_jax.route import curve as curve_lib
 from erp_jax.route import guarded as guarded_lib
 from erp_jax.route import split as split_lib

@@ -16,11 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from erp_jax.core import errors, shapes, sharding
-from erp_jax.models import (
-  catalog,
-  checkpoint,
-  deberta,
-)
+from erp_jax.models import catalog, checkpoint, deberta
 from erp_jax.models import params as params_lib
 from erp_jax.models import tokenizer as tokenizer_lib
 

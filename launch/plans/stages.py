@@ -14,13 +14,7 @@ from typing import NamedTuple
 from erp_jax.core import errors
 from erp_jax.embed import embedder
 from erp_jax.embed import stage as embed_stage
-from erp_jax.models import (
-  catalog,
-  counting,
-  decoder,
-  memory,
-  networks,
-)
+from erp_jax.models import catalog, counting, decoder, memory, networks
 from erp_jax.score import rewards as rewards_lib
 from launch import pipeline_config
 from launch.plans import inputs as inputs_lib

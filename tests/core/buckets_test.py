@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from erp_jax.core import (
-  buckets,
-  checkpoint,
-  errors,
-  process,
-  staging,
-  store,
-)
+from erp_jax.core import buckets, checkpoint, errors, process, staging, store
 
 _TRIES = 6  # Of gcsfs itself, for each of ours.
 

@@ -14,13 +14,7 @@ import torch
 import transformers
 
 from erp_jax.core import errors
-from erp_jax.models import (
-  bits,
-  checkpoint,
-  decoder,
-  decoder_config,
-  layers,
-)
+from erp_jax.models import bits, checkpoint, decoder, decoder_config, layers
 from erp_jax.models import cache as cache_lib
 
 torch.set_num_threads(1)  # Its spinning threads cost more than they give.
