@@ -106,10 +106,9 @@ def from_run(cfg, workdir):
   made_with = {'prompts': prompts.digest(loaded)}
   for reward, reward_cfg in cfg.rewards.items():
     for arm in cfg.arms:
-      store.check_made_with(
-        workdir.path / rewards.folder(reward, arm),
-        made_with | {'reward': reward_cfg.fields()},
-      )
+      scored = workdir.path / rewards.folder(reward, arm)
+      store.check_made_with(scored, made_with | {'reward': reward_cfg.fields()})
+      upstream.check_current(scored, workdir.path / 'responses' / arm)
   store.check_made_with(folder, {'prompts': prompts.text_digest(loaded)})
   cfg_cost, arms = cfg.route.cost, tuple(cfg.arms)
   samples = rewards.read_samples(

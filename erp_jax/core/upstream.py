@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from erp_jax.core import endpoint, store
+from erp_jax.core import endpoint, errors, store
 
 
 def digest(path: epath.PathLike) -> str:
@@ -18,3 +18,17 @@ def digest(path: epath.PathLike) -> str:
     return manifest['digest']
   checksums = {name: x['sha256'] for name, x in manifest['shards'].items()}
   return store.digest([manifest['digest'], checksums])
+
+
+def check_current(rewards: epath.PathLike, responses: epath.PathLike) -> None:
+  """UserError unless an arm's rewards are of the responses that are there.
+
+  By manifests: no text is read. Rewards that were made elsewhere name no
+  responses, and may have none here.
+  """
+  made_of = store.read_manifest(rewards)['identity'].get('responses')
+  if made_of is not None and made_of != digest(responses):
+    raise errors.UserError(
+      f'{rewards} was made with other responses than {responses} holds: delete '
+      f'{rewards}, then run launch.score and what follows it.'
+    )

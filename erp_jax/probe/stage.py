@@ -50,7 +50,8 @@ def run(
 
   `rewards` are the reward models' configs; `encoder` is the folder of the
   embeddings in the run. Raises UserError if stored rewards or embeddings are
-  of other prompts or another reward model.
+  of other prompts or another reward model, or rewards of other responses than
+  are there.
   """
   prompt_ids = [p.id for p in prompts]
   emb_NE = embeddings.read(workdir.path / encoder, prompt_ids)
@@ -62,9 +63,9 @@ def run(
   for reward, reward_cfg in rewards.items():
     wanted = made_with | {'reward': reward_cfg.fields()}
     for arm in arms:
-      store.check_made_with(
-        workdir.path / rewards_lib.folder(reward, arm), wanted
-      )
+      folder = workdir.path / rewards_lib.folder(reward, arm)
+      store.check_made_with(folder, wanted)
+      upstream.check_current(folder, workdir.path / 'responses' / arm)
     artifacts = {
       arm: _artifact(workdir, reward, arm, prompts, encoder, cfg)
       for arm in arms

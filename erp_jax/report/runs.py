@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from erp_jax.core import store
+from erp_jax.core import store, upstream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,15 @@ class Run:
 def load(
   workdir: epath.PathLike, rewards: Sequence[str], arms: Sequence[str]
 ) -> Run:
-  """Reads responses and rewards; UserError names one that is not complete."""
+  """Reads responses and rewards.
+
+  UserError names one that is not complete, or rewards of other responses.
+  """
   workdir = epath.Path(workdir)
   responses = {arm: workdir / 'responses' / arm for arm in arms}
   scores = {(r, a): workdir / 'rewards' / r / a for r in rewards for a in arms}
+  for (_, arm), path in scores.items():
+    upstream.check_current(path, responses[arm])
   return Run(
     responses={arm: store.read_table(path) for arm, path in responses.items()},
     rewards={key: store.read_table(path) for key, path in scores.items()},

@@ -76,9 +76,16 @@ def check_probes(
   encoder: str,
   fit_cfg: fit_stage.FitConfig,
 ) -> None:
-  """UserError unless the run's probes are of these prompts and this config."""
+  """UserError unless the run's probes are of these prompts and this config.
+
+  And of its rewards, which must be of its responses.
+  """
   digest = lambda name: upstream.digest(workdir.path / name)
   for arm in arms:
+    upstream.check_current(
+      workdir.path / rewards_lib.folder(reward, arm),
+      workdir.path / 'responses' / arm,
+    )
     store.check_made_with(
       workdir.path / 'probes' / reward / arm,
       {
