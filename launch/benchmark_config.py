@@ -31,8 +31,7 @@ class Benchmark:
   def __post_init__(self):
     errors.check_choice('case', self.case, CASES)
     errors.check_choice('device', self.device, contest.PLATFORMS)
-    if self.rounds < 1:
-      raise errors.UserError(f'rounds must be >= 1, got {self.rounds}.')
+    errors.check_least('rounds', self.rounds, 1)
 
   def contests(self) -> list[contest.Contest]:
     """Who takes part in the case."""

@@ -90,5 +90,4 @@ class Growth:
   def __post_init__(self):
     for stage in self.stages:
       errors.check_choice('a name in stages', stage, _STAGES)
-    if self.repeats < 1:
-      raise errors.UserError(f'repeats must be >= 1, got {self.repeats}.')
+    errors.check_least('repeats', self.repeats, 1)

@@ -47,10 +47,7 @@ class SimulatedArm:
   quality: float = 0.0  # Mean reward, in standard deviations of the arms' part.
 
   def __post_init__(self):
-    if not self.nominal_b >= 0:
-      raise errors.UserError(
-        f'simulation.arms.NAME.nominal_b must be >= 0, got {self.nominal_b}.'
-      )
+    errors.check_least('simulation.arms.NAME.nominal_b', self.nominal_b, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,11 +64,9 @@ class SimulatedReward:
 
   def __post_init__(self):
     for name in ('arm', 'noise'):
-      if not getattr(self, name) >= 0:
-        raise errors.UserError(
-          f'simulation.rewards.NAME.{name} must be >= 0, got '
-          f'{getattr(self, name)}.'
-        )
+      errors.check_least(
+        f'simulation.rewards.NAME.{name}', getattr(self, name), 0
+      )
     if not self.scale > 0:
       raise errors.UserError(
         f'simulation.rewards.NAME.scale must be > 0, got {self.scale}.'
@@ -147,19 +142,10 @@ class SimulationConfig:
 
   def __post_init__(self):
     for name in ('prompts_per_category', 'k'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'simulation.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'simulation.{name}', getattr(self, name), 1)
     for name in ('seed', 'prompt_seed', 'spectrum', 'signal_exponent'):
-      if not getattr(self, name) >= 0:
-        raise errors.UserError(
-          f'simulation.{name} must be >= 0, got {getattr(self, name)}.'
-        )
-    if self.width < 2:
-      raise errors.UserError(
-        f'simulation.width must be >= 2, got {self.width}.'
-      )
+      errors.check_least(f'simulation.{name}', getattr(self, name), 0)
+    errors.check_least('simulation.width', self.width, 2)
     if not 0 <= self.family_correlation <= 1 or not self.noise_spread >= 0:
       raise errors.UserError(
         'simulation.family_correlation must be between 0 and 1 and '

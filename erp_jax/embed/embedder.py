@@ -51,9 +51,7 @@ class EmbedConfig:
           f'embed.{name} must be one of {", ".join(allowed)}, got {value!r}.'
         )
     for name, least in (('max_tokens', 3), ('batch_tokens', 1), ('layer', 0)):
-      value = getattr(self, name)
-      if value < least:
-        raise errors.UserError(f'embed.{name} must be >= {least}, got {value}.')
+      errors.check_least(f'embed.{name}', getattr(self, name), least)
     if self.backend != _JAX and (self.pooling != _AUTO or self.layer):
       raise errors.UserError(
         f'embed.pooling is {self.pooling!r} and embed.layer is {self.layer}, '

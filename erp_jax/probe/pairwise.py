@@ -67,13 +67,9 @@ class PairwiseConfig:
     if any(a >= b for a, b in zip(cs, cs[1:], strict=False)):
       raise errors.UserError(f'pairwise.cs must ascend, got {cs}.')
     # With two, a rare class may be in neither fold's training part.
-    if self.folds < 3:
-      raise errors.UserError(f'pairwise.folds must be >= 3, got {self.folds}.')
+    errors.check_least('pairwise.folds', self.folds, 3)
     for name in ('seed', 'splits'):
-      if getattr(self, name) < 0:
-        raise errors.UserError(
-          f'pairwise.{name} must be >= 0, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'pairwise.{name}', getattr(self, name), 0)
     if not 0 <= self.margin < 0.5:
       raise errors.UserError(
         f'pairwise.margin must be at least 0 and below 0.5, got {self.margin}.'

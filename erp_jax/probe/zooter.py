@@ -101,10 +101,7 @@ class ZooterConfig:
       ('seed', 0),
       ('patience', 0),
     ):
-      if getattr(self, name) < least:
-        raise errors.UserError(
-          f'zooter.{name} must be >= {least}, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'zooter.{name}', getattr(self, name), least)
     if not 0 <= self.category_weight <= 1:
       raise errors.UserError(
         'zooter.category_weight must be from 0 to 1, got '

@@ -25,8 +25,7 @@ class ExperimentConfig:
   bootstrap: resample.BootstrapConfig = resample.BootstrapConfig()
 
   def __post_init__(self):
-    if self.splits < 1:
-      raise errors.UserError(f'splits must be >= 1, got {self.splits}.')
+    errors.check_least('splits', self.splits, 1)
 
   def masks(
     self, records: records_lib.Records

@@ -40,8 +40,7 @@ class CandidatesConfig:
   guarded: guarded_lib.GuardedConfig = guarded_lib.GuardedConfig()
 
   def __post_init__(self):
-    if self.splits < 1:
-      raise errors.UserError(f'splits must be >= 1, got {self.splits}.')
+    errors.check_least('splits', self.splits, 1)
     if self.num_fourier < 2 or self.num_fourier % 2:
       raise errors.UserError(
         f'num_fourier must be even and >= 2, got {self.num_fourier}.'

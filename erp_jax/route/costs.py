@@ -41,11 +41,9 @@ class CostConfig:
 
   def __post_init__(self):
     errors.check_choice('route.cost.kind', self.kind, UNITS)
-    if not self.prompt_token_weight >= 0:
-      raise errors.UserError(
-        'route.cost.prompt_token_weight must be >= 0, got '
-        f'{self.prompt_token_weight}.'
-      )
+    errors.check_least(
+      'route.cost.prompt_token_weight', self.prompt_token_weight, 0
+    )
 
 
 def check_arms(arms: Mapping[str, arms_lib.Arm], cfg: CostConfig) -> None:

@@ -69,10 +69,7 @@ class CoverageConfig:
       )
     errors.check_choice('budget', self.budget, evaluate.BUDGETS)
     for name in ('population_per_category', 'sets'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(name, getattr(self, name), 1)
     if not self.sizes or min(self.sizes) < 2:
       raise errors.UserError(
         f'sizes are {self.sizes}: give at least one, none below 2.'

@@ -50,8 +50,7 @@ class ExportConfig:
         f'leverage_quantile is {self.leverage_quantile}; give a '
         'fraction over 0 and up to 1.'
       )
-    if self.max_points < 2:
-      raise errors.UserError(f'max_points must be >= 2, got {self.max_points}.')
+    errors.check_least('max_points', self.max_points, 2)
 
 
 def folder(reward: str) -> str:

@@ -45,10 +45,8 @@ class GuardedConfig:
   leverage_quantile: float = 0.99
 
   def __post_init__(self):
-    if self.folds < 2:
-      raise errors.UserError(f'guarded.folds must be >= 2, got {self.folds}.')
-    if self.seed < 0:
-      raise errors.UserError(f'guarded.seed must be >= 0, got {self.seed}.')
+    errors.check_least('guarded.folds', self.folds, 2)
+    errors.check_least('guarded.seed', self.seed, 0)
     if not (np.isfinite(self.z) and self.z >= 0):
       raise errors.UserError(f'guarded.z must be >= 0, got {self.z}.')
     if not 0 < self.leverage_quantile <= 1:

@@ -38,10 +38,7 @@ class LearningConfig:
   def __post_init__(self):
     for name, lowest in (('num_prompts', 2), ('num_samples', 1)):
       errors.check_grid(f'learning.{name}', getattr(self, name), lowest)
-    if self.repeats < 1:
-      raise errors.UserError(
-        f'learning.repeats must be >= 1, got {self.repeats}.'
-      )
+    errors.check_least('learning.repeats', self.repeats, 1)
 
 
 class Training(NamedTuple):

@@ -36,8 +36,7 @@ class ReplayConfig:
   bootstrap: resample.BootstrapConfig = resample.BootstrapConfig()
 
   def __post_init__(self):
-    if self.splits < 1:
-      raise errors.UserError(f'splits must be >= 1, got {self.splits}.')
+    errors.check_least('splits', self.splits, 1)
 
 
 def run(

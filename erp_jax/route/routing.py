@@ -60,8 +60,7 @@ class RoutingConfig:
       ('frontier', ('polyline', 'hull')),
     ):
       errors.check_choice(f'routing.{name}', getattr(self, name), allowed)
-    if self.folds < 2:
-      raise errors.UserError(f'routing.folds must be >= 2, got {self.folds}.')
+    errors.check_least('routing.folds', self.folds, 2)
     if self.refit_draws and self.refit_draws < 100:
       raise errors.UserError(
         f'routing.refit_draws must be 0 or >= 100, got {self.refit_draws}.'

@@ -29,11 +29,9 @@ class SimulateConfig:
   learning: learning_lib.LearningConfig = learning_lib.LearningConfig()
 
   def __post_init__(self):
-    if self.test_prompts_per_category < 1:
-      raise errors.UserError(
-        'test_prompts_per_category must be >= 1, got '
-        f'{self.test_prompts_per_category}.'
-      )
+    errors.check_least(
+      'test_prompts_per_category', self.test_prompts_per_category, 1
+    )
 
 
 def run(workdir: workdir_lib.Workdir, cfg: SimulateConfig) -> dict[str, Any]:

@@ -61,10 +61,7 @@ class WinRatesConfig:
       raise errors.UserError(
         f'winrates.pair is {self.pair}: name two different arms, or none.'
       )
-    if self.groups < 2:
-      raise errors.UserError(
-        f'winrates.groups must be >= 2, got {self.groups}.'
-      )
+    errors.check_least('winrates.groups', self.groups, 2)
 
   def proxy(self, reward: str, reward_NKM: np.ndarray) -> float:
     """Hoeffding's proxy of a reward model; NaN for one without bounds.

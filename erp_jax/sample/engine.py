@@ -39,10 +39,7 @@ class EngineConfig:
 
   def __post_init__(self):
     for name in ('slots', 'group', 'chunk_steps', 'prefill_tokens'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'sample.engine.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'sample.engine.{name}', getattr(self, name), 1)
     if not 0 <= self.refill < 1:
       raise errors.UserError(
         f'sample.engine.refill must be in [0, 1), got {self.refill}.'

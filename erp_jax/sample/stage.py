@@ -57,10 +57,7 @@ class SampleConfig:
 
   def __post_init__(self):
     for name in ('k', 'max_new_tokens', 'shard_prompts'):
-      if getattr(self, name) < 1:
-        raise errors.UserError(
-          f'sample.{name} must be >= 1, got {getattr(self, name)}.'
-        )
+      errors.check_least(f'sample.{name}', getattr(self, name), 1)
     if not 0 <= self.temperature < math.inf:
       raise errors.UserError(
         f'sample.temperature must be >= 0 and finite, got {self.temperature}.'

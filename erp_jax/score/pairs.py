@@ -141,14 +141,8 @@ def load(
     raise errors.UserError(
       f'rewards.NAME.pair {pair!r} is unknown; allowed: {", ".join(PAIRS)}.'
     )
-  if max_tokens < _MIN_TOKENS:
-    raise errors.UserError(
-      f'rewards.NAME.max_tokens must be >= {_MIN_TOKENS}, got {max_tokens}.'
-    )
-  if batch_tokens < 1:
-    raise errors.UserError(
-      f'rewards.NAME.batch_tokens must be >= 1, got {batch_tokens}.'
-    )
+  errors.check_least('rewards.NAME.max_tokens', max_tokens, _MIN_TOKENS)
+  errors.check_least('rewards.NAME.batch_tokens', batch_tokens, 1)
   ckpt = checkpoint.open_checkpoint(model)
   if ckpt.is_gguf:
     raise errors.UserError(

@@ -36,10 +36,7 @@ class TrainRewardConfig:
   runtime: runtime_lib.RuntimeConfig = runtime_lib.RuntimeConfig()
 
   def __post_init__(self):
-    if self.shard_pairs < 1:
-      raise errors.UserError(
-        f'shard_pairs must be >= 1, got {self.shard_pairs}.'
-      )
+    errors.check_least('shard_pairs', self.shard_pairs, 1)
 
 
 def run(workdir: workdir_lib.Workdir, cfg: TrainRewardConfig) -> dict[str, Any]:
