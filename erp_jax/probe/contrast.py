@@ -46,8 +46,8 @@ class Contrast:
     mean_M: mean reward of each arm over prompts with rewards of all arms.
     theta_EM, bias_M: of a prompt's deviation from it.
     beta: the penalty.
-    betas_A: the penalties tried.
-    loo_mse_A: mean squared leave-one-out error over all contrasts, of each.
+    loo_mse_A: mean squared leave-one-out error over all contrasts, of each
+      penalty tried.
     embedding: 'unit' or 'raw', as in the config.
   """
 
@@ -55,7 +55,6 @@ class Contrast:
   theta_EM: np.ndarray
   bias_M: np.ndarray
   beta: float
-  betas_A: np.ndarray
   loo_mse_A: np.ndarray
   embedding: str
 
@@ -64,12 +63,9 @@ class Contrast:
 
     Raises UserError as `ridge.prepare` does, and for another width.
     """
-    x_NE = ridge.prepare(emb_NE, self.embedding)
-    if x_NE.shape[1] != len(self.theta_EM):
-      raise errors.UserError(
-        f'embeddings are {x_NE.shape[1]} wide, contrasts were fitted on '
-        f'{len(self.theta_EM)}; use the same encoder.'
-      )
+    x_NE = ridge.prepare_for(
+      len(self.theta_EM), 'contrasts were', emb_NE, self.embedding
+    )
     return self.mean_M + self.bias_M + x_NE @ self.theta_EM
 
 
@@ -102,7 +98,6 @@ def fit(
     theta_EM=own_EM + theta_EC @ category_CM,
     bias_M=shared.bias_M + bias_C @ category_CM,
     beta=float(betas_A[shared.best]),
-    betas_A=betas_A,
     loo_mse_A=shared.loo_mse_A,
     embedding=cfg.embedding,
   )

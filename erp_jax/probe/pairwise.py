@@ -116,12 +116,9 @@ class Logistic:
 
   def predict(self, emb_NE: np.ndarray) -> np.ndarray:
     """Log-odds [N, I]. UserError as `ridge.prepare`, and for another width."""
-    x_NE = ridge.prepare(emb_NE, self.embedding)
-    if x_NE.shape[1] != len(self.theta_EI):
-      raise errors.UserError(
-        f'embeddings are {x_NE.shape[1]} wide, the regression was fitted on '
-        f'{len(self.theta_EI)}; use the same encoder.'
-      )
+    x_NE = ridge.prepare_for(
+      len(self.theta_EI), 'the regression was', emb_NE, self.embedding
+    )
     return np.einsum('NE,EI->NI', x_NE, self.theta_EI) + self.bias_I
 
 

@@ -200,13 +200,8 @@ def predict(probe: Probe, emb_NE: np.ndarray) -> np.ndarray:
 
   Raises UserError as `prepare` does, and for another embedding width.
   """
-  emb_NE = prepare(emb_NE, probe.embedding)
   width = len(probe.theta_EM)
-  if emb_NE.shape[1] != width:
-    raise errors.UserError(
-      f'embeddings are {emb_NE.shape[1]} wide, the probe was fitted on '
-      f'{width}; use the same encoder.'
-    )
+  emb_NE = prepare_for(width, 'the probe was', emb_NE, probe.embedding)
   score_NM = np.empty((len(emb_NE), probe.theta_EM.shape[1]))
   for m in range(score_NM.shape[1]):  # An added arm moves no other's last bit.
     theta_E = np.ascontiguousarray(probe.theta_EM[:, m])
@@ -228,6 +223,26 @@ def prepare(
   norm_N = norms(x_NE, embedding, np.float64, prompt_ids)
   if embedding == 'unit':
     x_NE /= norm_N[:, None]
+  return x_NE
+
+
+def prepare_for(
+  width: int,
+  what: str,
+  emb_NE: np.ndarray,
+  embedding: str,
+  prompt_ids: Sequence[str] = (),
+) -> np.ndarray:
+  """As `prepare`, for what was fitted on embeddings so wide.
+
+  `what` says so in the UserError for others: 'the probe was'.
+  """
+  x_NE = prepare(emb_NE, embedding, prompt_ids)
+  if x_NE.shape[1] != width:
+    raise errors.UserError(
+      f'embeddings are {x_NE.shape[1]} wide, {what} fitted on {width}; use the '
+      'same encoder.'
+    )
   return x_NE
 
 

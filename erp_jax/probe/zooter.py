@@ -142,12 +142,9 @@ class Zooter:
     Computed in float32, returned as float64. Raises UserError for embeddings
     that are not finite, or of another width.
     """
-    x_NE = ridge.prepare(emb_NE, self.embedding)
-    if x_NE.shape[1] != len(self.mean_E):
-      raise errors.UserError(
-        f'embeddings are {x_NE.shape[1]} wide, Zooter was fitted on '
-        f'{len(self.mean_E)}; use the same encoder.'
-      )
+    x_NE = ridge.prepare_for(
+      len(self.mean_E), 'Zooter was', emb_NE, self.embedding
+    )
     x_NE = _scaled(x_NE, self.mean_E, self.scale)
     logit_NM = training.outputs(self.graph, self.params, x_NE)
     logit_NM = logit_NM.astype(np.float64)

@@ -51,14 +51,11 @@ def score_JNK(curve: learning.LearningCurve, by: str) -> np.ndarray:
   feasible.
   Raises UserError for another criterion.
   """
+  errors.check_choice('the criterion', by, CRITERIA)
   if by == BY_R2:
     return curve.r2_JNK
   if by == BY_CONTRAST_R2:
     return curve.contrast_r2_JNK
-  if by != BY_REGRET:
-    raise errors.UserError(
-      f'the criterion is {by!r}; allowed: {", ".join(CRITERIA)}.'
-    )
   regret_JNKP = curve.regret_JNKP['erp'][..., : len(evaluate.BUDGETS)]
   feasible_P = np.isfinite(regret_JNKP).all(axis=(0, 1, 2))
   return -regret_JNKP[..., feasible_P].mean(axis=-1)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from erp_jax.core import errors
 from erp_jax.probe import ridge
 
 
@@ -59,12 +58,9 @@ class FeatureMap:
 
     Raises UserError for embeddings of another width, and as `ridge.prepare`.
     """
-    emb_NE = ridge.prepare(emb_NE, self.embedding, prompt_ids)
-    if emb_NE.shape[1] != self.width:
-      raise errors.UserError(
-        f'embeddings are {emb_NE.shape[1]} wide, the policy was fitted on '
-        f'{self.width}; use the same encoder.'
-      )
+    emb_NE = ridge.prepare_for(
+      self.width, 'the policy was', emb_NE, self.embedding, prompt_ids
+    )
     if not self.num_fourier:
       return emb_NE
     angle_NF = emb_NE @ self._frequency_EF

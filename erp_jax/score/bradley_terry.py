@@ -77,10 +77,7 @@ class TrainConfig:
   validation_frac: float = 0.1  # Of the training prompts.
 
   def __post_init__(self):
-    if self.head not in _HEADS:
-      raise errors.UserError(
-        f'train.head is {self.head!r}; allowed: {", ".join(_HEADS)}.'
-      )
+    errors.check_choice('train.head', self.head, _HEADS)
     if self.learning_rate <= 0 or self.weight_decay < 0:
       raise errors.UserError(
         'train needs learning_rate > 0 and weight_decay >= 0, got '
