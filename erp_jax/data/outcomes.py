@@ -51,10 +51,6 @@ class Outcomes:
   reward_kind: str
   counts: dict[str, int]
 
-  def complete_N(self) -> np.ndarray:
-    """True where every chosen model has a reward."""
-    return np.isfinite(self.reward_NM).all(axis=1)
-
   def mean_cost_M(self, rows_N: np.ndarray) -> np.ndarray:
     """What a router counts on: given costs, or mean recorded costs of `rows_N`.
 
