@@ -2,6 +2,9 @@
 
 import pathlib
 import shutil
+import signal
+
+import pytest
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _CLUSTERS = _ROOT / 'launch' / 'clusters'
@@ -45,7 +48,7 @@ def _slurm_nodes(fake, odd=''):
   srun.write_text(
     '#!/usr/bin/env bash\n'
     'while [[ $1 == --* ]]; do [[ $1 != --output=* ]] || out=${1#*=}; shift\n'
-    'done\nworst=0\nfor FAKE_WORKER in 0 1; do\n'
+    'done\nworst=0\nexport FAKE_BATCH=$PPID\nfor FAKE_WORKER in 0 1; do\n'
     '  export FAKE_WORKER\n'
     '  "$@" > "${out/\\%N/node$FAKE_WORKER}" 2>&1 || worst=$?\n'
     'done\nexit $worst\n'
@@ -84,13 +87,21 @@ def test_slurm_wants_our_programs_to_know_of_its_nodes(fake):
   )
 
 
-def test_slurm_queues_again_what_sigterm_stopped(fake):
-  run = _slurm_nodes(fake)
-  (fake.folder / 'bin' / 'sleep').symlink_to('/bin/true')
+def _requeued(fake):
+  """A file of what scontrol was told; nodes do not wait for each other."""
   requeue = fake.folder / 'requeued'
-  scontrol = fake.folder / 'bin' / 'scontrol'
-  scontrol.write_text(f'#!/bin/sh\necho "$*" >> {requeue}\n')
-  scontrol.chmod(0o755)
+  for name, text in (
+    ('scontrol', f'echo "$*" >> {requeue}'),
+    ('sleep', '[ "$1" = 10 ] || exec /bin/sleep "$@"'),
+  ):
+    program = fake.folder / 'bin' / name
+    program.write_text(f'#!/bin/sh\n{text}\n')
+    program.chmod(0o755)
+  return requeue
+
+
+def test_slurm_queues_again_what_sigterm_stopped(fake):
+  run, requeue = _slurm_nodes(fake), _requeued(fake)
   assert run('sh', '-c', 'exit 75').returncode == 75
   assert requeue.read_text() == 'requeue 5\n'
   assert run('sh', '-c', 'exit 76').returncode == 76
@@ -102,6 +113,42 @@ def test_slurm_queues_again_what_sigterm_stopped(fake):
   fake.env |= {'SLURM_ARRAY_JOB_ID': '5', 'SLURM_ARRAY_TASK_ID': '3'}
   assert run('sh', '-c', 'exit 75').returncode == 75
   assert requeue.read_text() == 'requeue 5\nrequeue 5_3\n'
+
+
+@pytest.mark.parametrize(
+  'told',
+  [
+    'kill -TERM $PPID $$',
+    '(sleep 0.3; kill -TERM $PPID) & kill -TERM $$',  # The program first.
+  ],
+)
+def test_slurm_queues_again_what_ended_before_it_could_see_to_sigterm(
+  told, fake
+):
+  """As Python does that imports: it has no handler yet, and ends with 143."""
+  run, requeue = _slurm_nodes(fake), _requeued(fake)
+  done = run('sh', '-c', told)
+  assert done.returncode == 75, done.stdout + done.stderr
+  assert requeue.read_text() == 'requeue 5\n'
+
+
+def test_slurm_queues_nothing_again_that_was_killed_alone(fake):
+  run, requeue = _slurm_nodes(fake), _requeued(fake)
+  assert run('sh', '-c', 'kill -TERM $$').returncode == 143
+  # One node's program, and the other stopped because of it.
+  alone = 'kill -TERM $$ $([ $FAKE_WORKER = 0 ] || echo $PPID)'
+  assert run('sh', '-c', alone).returncode == 143
+  assert not requeue.exists()
+
+
+@pytest.mark.parametrize('end', ['kill -TERM $$', 'exit 75'])
+def test_slurm_queues_nothing_again_that_was_cancelled(end, fake):
+  """scancel sends SIGTERM to the shell of the element, too."""
+  run, requeue = _slurm_nodes(fake), _requeued(fake)
+  only_once = '[ $FAKE_WORKER = 0 ] || exit 75'
+  cancel = f'{only_once}; kill -TERM $FAKE_BATCH $PPID; {end}'
+  assert run('sh', '-c', cancel).returncode == -signal.SIGTERM
+  assert not requeue.exists()
 
 
 def test_slurm_lets_a_node_end_what_sigterm_stops(fake):
