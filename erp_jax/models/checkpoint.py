@@ -11,21 +11,20 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from erp_jax.core import errors
-from erp_jax.data import assets
+from erp_jax.data import assets, hub
 from erp_jax.models import (
   catalog,
   decoder,
   decoder_config,
   decoder_weights,
   gguf_file,
-  hub,
   json_file,
   lazy_tensor,
   safetensors_file,
@@ -87,8 +86,18 @@ def open_checkpoint(name: str) -> Checkpoint:
       f'checkpoint {name!r} is no folder or file here and no hub id: give an '
       "existing path, 'org/name' or 'package:smollm2-135m-instruct'."
     )
-  path = hub.download(name, ('*.safetensors', *SMALL_FILES))
+  path = download(name, ('*.safetensors', *SMALL_FILES))
   return _open(name, path, revision=path.name)
+
+
+def download(name: str, patterns: Sequence[str]) -> pathlib.Path:
+  """The folder of a checkpoint in the hub's cache, fetched if it is not there.
+
+  `name` is 'org/name' or 'org/name@revision'; the folder's name is the commit.
+  Raises UserError if it cannot be fetched.
+  """
+  ignored = ('original/*', 'onnx/*', 'openvino/*')
+  return hub.download(hub.CHECKPOINT, name, patterns, ignored)
 
 
 def load_decoder(

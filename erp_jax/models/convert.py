@@ -18,7 +18,7 @@ from typing import Any
 import safetensors
 
 from erp_jax.core import errors, failures, store, whole_files
-from erp_jax.models import checkpoint, hub, json_file
+from erp_jax.models import checkpoint, json_file
 
 _SINGLE = 'pytorch_model.bin'
 _INDEX = 'pytorch_model.bin.index.json'
@@ -39,7 +39,8 @@ def convert(name: str, target: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
   """
   source = pathlib.Path(name).expanduser()
   if not source.exists():
-    source = hub.download(name, (*_WEIGHTS, *checkpoint.SMALL_FILES))
+    patterns = (*_WEIGHTS, *checkpoint.SMALL_FILES)
+    source = checkpoint.download(name, patterns)
   files = _weight_files(source)
   with failures.writing(target, 0):
     target.mkdir(parents=True, exist_ok=True)
