@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from erp_jax.core import config, errors
+from erp_jax.data import tables
 
 _PLAIN = str.maketrans('−‐‑–"“”‘’⁄', "----'''''/")
 _MARKER = re.compile(r'^[ \t]*(?:[-*+•]|\d+[.)])[ \t]+', re.MULTILINE)
@@ -215,16 +216,12 @@ def _has_digit(c: Mapping[str, Any], text: str) -> bool:
   return re.search(r'[0-9]', text) is not None
 
 
-def _reject_constant(name: str) -> None:
-  raise ValueError(f'{name} is not JSON')
-
-
 def _json(c: Mapping[str, Any], text: str) -> bool:
   """The first code fence, or else the whole response, is the JSON object."""
   fenced = _FENCE.search(text)
   try:
     value = json.loads(
-      fenced[1] if fenced else text, parse_constant=_reject_constant
+      fenced[1] if fenced else text, parse_constant=tables.reject_constant
     )
   except (ValueError, RecursionError):  # RecursionError: '[' * 100_000.
     return False
