@@ -47,11 +47,11 @@ def num_rows(size: int, max_tokens: int) -> int:
 
 
 def pad_to(
-  rows: Sequence[Sequence[int]], num_rows: int, size: int, fill: int = 0
+  rows: Sequence[Sequence[int]], num_rows: int, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Rows of ids in one array: ids int32 [B, T] and where they are valid.
 
-  Pads on the right with `fill`, and with rows that are not valid anywhere.
+  Pads on the right with 0, and with rows that are not valid anywhere.
   Raises ValueError if there are more rows, or longer ones, than fit.
   """
   lengths = [len(row) for row in rows]
@@ -60,7 +60,7 @@ def pad_to(
       f'{len(rows)} rows of up to {max(lengths, default=0)} ids do not fit '
       f'[{num_rows}, {size}]'
     )
-  ids_BT = np.full((num_rows, size), fill, np.int32)
+  ids_BT = np.zeros((num_rows, size), np.int32)
   valid_BT = np.zeros((num_rows, size), bool)
   for i, row in enumerate(rows):
     ids_BT[i, : len(row)] = row

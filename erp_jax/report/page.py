@@ -80,7 +80,6 @@ def build(
   rewards: Sequence[str],
   replays: Mapping[str, epath.PathLike],
   prompts: Sequence[prompts_lib.Prompt] = (),
-  title: str = TITLE,
 ) -> epath.Path:
   """Writes report/report.html and its figures; returns the page's path.
 
@@ -117,7 +116,7 @@ def build(
     ]
   html = document.render(
     _TEMPLATE,
-    title=title,
+    title=TITLE,
     replays=replay_parts,
     live=live_parts,
     reward_labels={name: run.reward_label(name) for name in rewards},

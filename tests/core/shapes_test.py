@@ -31,8 +31,8 @@ def test_bucket_is_the_smallest_that_holds_the_length():
 
 
 def test_pad_to_fills_columns_and_rows():
-  ids_BT, valid_BT = shapes.pad_to([[7, 8], [9]], 3, 3, fill=5)
-  assert ids_BT.tolist() == [[7, 8, 5], [9, 5, 5], [5, 5, 5]]
+  ids_BT, valid_BT = shapes.pad_to([[7, 8], [9]], 3, 3)
+  assert ids_BT.tolist() == [[7, 8, 0], [9, 0, 0], [0, 0, 0]]
   assert valid_BT.tolist() == [
     [True, True, False],
     [True, False, False],
