@@ -12,6 +12,8 @@ from erp_jax.route import split as split_lib
 # Policies of the tables of differences and benchmarks, in their order.
 COMPARED = bootstrap.COMPARED
 AREA = 'area'
+# Titles of columns.
+_BUDGETS = [f'Budget {words.budget(b)}' for b in evaluate.BUDGETS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ def budgets(
     'Regret at a budget (a share of the best single arm’s mean cost), in '
     f'reward units: mean of {found.num_splits} splits, split-corrected 95 % '
     'interval, and the cost that was really paid. A dash: infeasible.',
-    ['Policy', *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS)],
+    ['Policy', *_BUDGETS],
     rows,
   )
 
@@ -86,11 +88,7 @@ def differences(
     'interval; below it the first split with a bootstrap over its test '
     'prompts. Area: mean over budgets from the cheapest arm’s cost to the best '
     'single arm’s.',
-    [
-      'Policy',
-      *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS),
-      'Area',
-    ],
+    ['Policy', *_BUDGETS, 'Area'],
     rows,
   )
 
@@ -121,10 +119,7 @@ def verdicts(
     'budget: “less” or “more” where the whole 95 % interval is on that side of '
     'zero, “can’t tell” where it holds zero. Contains: nowhere more, somewhere '
     'less.',
-    [
-      *('Policy', 'Against', 'Verdict', 'Area, difference'),
-      *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS),
-    ],
+    ['Policy', 'Against', 'Verdict', 'Area, difference', *_BUDGETS],
     rows,
     labels=3,
   )
@@ -171,7 +166,7 @@ def refits(prefix: str, found: Found, names: Mapping[str, str]) -> cells.Table:
     f'{found.refit["resampled"]}, with a new fit in each of '
     f'{found.refit["num_draws"]} draws. First split; regret, and below it the '
     'difference.',
-    ['Policy', *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS)],
+    ['Policy', *_BUDGETS],
     rows,
   )
 
@@ -205,10 +200,7 @@ def oracle(prefix: str, found: Found, names: Mapping[str, str]) -> cells.Table:
     'Regret of the first split between two bounds: the best of noisy means is '
     'not the mean of the best arm. In expectation the truth is between plug-in '
     f'and split-half. 95 % intervals by bootstrap over prompts.{why}',
-    [
-      *('Policy', 'Regret'),
-      *(f'Budget {words.budget(b)}' for b in evaluate.BUDGETS),
-    ],
+    ['Policy', 'Regret', *_BUDGETS],
     rows,
     labels=2,
   )
