@@ -163,7 +163,11 @@ def test_attention_by_parts_is_the_same(tiny, monkeypatch):
 
 def test_long_rows_do_not_hold_all_their_scores():
   cfg = encoder_config.from_hf(_AUTHORS | {'max_position_embeddings': 8192})
-  params = params_lib.abstract(encoder.weights(cfg), jnp.float32)
+  params = jax.eval_shape(
+    lambda: params_lib.init(
+      encoder.weights(cfg), jax.random.key(0), jnp.float32
+    )
+  )
   size = 4096
   token_BT = jax.ShapeDtypeStruct((1, size), jnp.int32)
   valid_BT = jax.ShapeDtypeStruct((1, size), bool)
