@@ -121,34 +121,10 @@ def weights(cfg: DebertaConfig) -> dict[str, Any]:
   layer = 'deberta.encoder.layer.{layer}'
 
   def linear(name, inputs, outputs):
-    stack = ((L,), ('layers',)) if '{layer}' in name else ((), ())
-    (in_sizes, in_axes), (out_sizes, out_axes) = inputs, outputs
-    return {
-      'w': params_lib.Param(
-        (*stack[0], *in_sizes, *out_sizes),
-        (*stack[1], *in_axes, *out_axes),
-        f'{name}.weight',
-        in_axes=len(in_axes),
-      ),
-      'b': params_lib.Param(
-        (*stack[0], *out_sizes),
-        (*stack[1], *out_axes),
-        f'{name}.bias',
-        in_axes=0,
-      ),
-    }
+    return params_lib.linear(name, L, inputs, outputs)
 
   def norm(name):
-    shape, axes = (D,), ('embed',)
-    if '{layer}' in name:
-      shape, axes = (L, *shape), ('layers', *axes)
-    name = f'{name}.LayerNorm'
-    return {
-      'scale': params_lib.Param(
-        shape, axes, f'{name}.weight', mean=1.0, std=0.1
-      ),
-      'bias': params_lib.Param(shape, axes, f'{name}.bias', std=0.1),
-    }
+    return params_lib.layer_norm(f'{name}.LayerNorm', L, D)
 
   embed = (D,), ('embed',)
   heads = (H, W), ('heads', 'head_dim')

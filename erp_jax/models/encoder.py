@@ -87,35 +87,15 @@ def weights(cfg: EncoderConfig, prefix: str = '') -> dict[str, Any]:
     name = f'{prefix}embeddings.{name}_embeddings.weight'
     return params_lib.Param((rows, D), (axis, 'embed'), name)
 
-  def norm(name, shape, axes):
-    return {
-      'scale': params_lib.Param(
-        shape, axes, f'{prefix}{name}.weight', mean=1.0, std=0.1
-      ),
-      'bias': params_lib.Param(shape, axes, f'{prefix}{name}.bias', std=0.1),
-    }
+  def norm(name):
+    return params_lib.layer_norm(prefix + name, L, D)
 
   def stack_norm(key):
-    name = f'encoder.layer.{{layer}}.{names[key]}'
-    return norm(name, (L, D), ('layers', 'embed'))
+    return norm(f'encoder.layer.{{layer}}.{names[key]}')
 
   def linear(key, inputs, outputs, bias=True):
     name = f'{prefix}encoder.layer.{{layer}}.{names[key]}'
-    (in_sizes, in_axes), (out_sizes, out_axes) = inputs, outputs
-    weight = params_lib.Param(
-      (L, *in_sizes, *out_sizes),
-      ('layers', *in_axes, *out_axes),
-      f'{name}.weight',
-      in_axes=len(in_axes),
-    )
-    if not bias:
-      return {'w': weight}
-    return {
-      'w': weight,
-      'b': params_lib.Param(
-        (L, *out_sizes), ('layers', *out_axes), f'{name}.bias', in_axes=0
-      ),
-    }
+    return params_lib.linear(name, L, inputs, outputs, bias)
 
   embed = (D,), ('embed',)
   heads = (H, W), ('heads', 'head_dim')
@@ -127,7 +107,7 @@ def weights(cfg: EncoderConfig, prefix: str = '') -> dict[str, Any]:
     first = {'up': linear('up', embed, mlp)}
   tree = {
     'word_VD': table(cfg.vocab_size, 'vocab', 'word'),
-    'norm': norm('embeddings.LayerNorm', (D,), ('embed',)),
+    'norm': norm('embeddings.LayerNorm'),
     'layers': first
     | {
       'query_key_value': linear(
@@ -151,9 +131,8 @@ def unused_weights(cfg: EncoderConfig, prefix: str = '') -> dict[str, Any]:
 
   Published parameter counts include it where the checkpoint does (MiniLM).
   """
-  D, name = cfg.width, f'{prefix}pooler.dense'
-  square = params_lib.Param((D, D), ('embed', None), f'{name}.weight', 1)
-  return {'w': square, 'b': params_lib.Param((D,), (None,), f'{name}.bias', 0)}
+  embed, pooled = (((cfg.width,), (axis,)) for axis in ('embed', None))
+  return params_lib.linear(f'{prefix}pooler.dense', 0, embed, pooled)
 
 
 def load(

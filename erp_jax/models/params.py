@@ -87,6 +87,41 @@ class Param:
     return tuple(map(self.file_name, np.ndindex(*self.layout.lead)))
 
 
+Axes = tuple[tuple[int, ...], tuple[str | None, ...]]  # Sizes, logical names.
+
+
+def linear(
+  name: str, num_layers: int, inputs: Axes, outputs: Axes, bias: bool = True
+) -> dict[str, Param]:
+  """w and b of a linear map; of every layer, if its name holds '{layer}'."""
+  (in_sizes, in_axes), (out_sizes, out_axes) = inputs, outputs
+  sizes, axes = _stacked(name, num_layers)
+  w = Param(
+    (*sizes, *in_sizes, *out_sizes),
+    (*axes, *in_axes, *out_axes),
+    f'{name}.weight',
+    len(in_axes),
+  )
+  if not bias:
+    return {'w': w}
+  b = Param((*sizes, *out_sizes), (*axes, *out_axes), f'{name}.bias', 0)
+  return {'w': w, 'b': b}
+
+
+def layer_norm(name: str, num_layers: int, width: int) -> dict[str, Param]:
+  """scale and bias of a norm; of every layer, if its name holds '{layer}'."""
+  sizes, axes = _stacked(name, num_layers)
+  place = (*sizes, width), (*axes, 'embed')
+  return {
+    'scale': Param(*place, f'{name}.weight', mean=1.0, std=0.1),
+    'bias': Param(*place, f'{name}.bias', std=0.1),
+  }
+
+
+def _stacked(name: str, num_layers: int) -> Axes:
+  return ((num_layers,), ('layers',)) if '{layer}' in name else ((), ())
+
+
 def leaves(tree: Any) -> list[Param]:
   """All Params of the tree, in tree order."""
   return jax.tree.leaves(tree, is_leaf=_is_param)
