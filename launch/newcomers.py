@@ -186,7 +186,7 @@ def held_out(cfg, workdir, name: str) -> list[Newcomer]:
   )
   common = cfg.experiments.common
   return [
-    Newcomer(one, next(iter(common.masks(one)))[1], common.ridge)
+    Newcomer(one, next(common.masks(one)), common.ridge)
     for one in sources.load(chosen, workdir)
   ]
 

@@ -27,28 +27,19 @@ class ExperimentConfig:
   def __post_init__(self):
     errors.check_least('splits', self.splits, 1)
 
-  def masks(
-    self, records: records_lib.Records
-  ) -> Iterator[tuple[int, np.ndarray]]:
-    """(split seed, train_N) of each split, the first one first."""
+  def masks(self, records: records_lib.Records) -> Iterator[np.ndarray]:
+    """train_N of each split, the first one first."""
+    ids, categories = records.prompt_ids, records.category_N.tolist()
     for seed in range(self.splits):
-      yield (
-        seed,
-        splits.train_mask(
-          records.prompt_ids,
-          records.category_N.tolist(),
-          seed,
-          self.train_frac,
-        ),
-      )
+      yield splits.train_mask(ids, categories, seed, self.train_frac)
 
   def track(
     self, records: records_lib.Records, what: str
   ) -> Iterator[np.ndarray]:
-    """train_N of each split, the first one first, while progress is shown."""
+    """`masks`, while progress is shown."""
     title = f'{records.name}: {what} splits'
     with progress.track(title, self.splits, 'splits') as advance:
-      for _, train_N in self.masks(records):
+      for train_N in self.masks(records):
         yield train_N
         advance(1)
 

@@ -24,7 +24,7 @@ def build(
   """A section per records, a part of it per reward model; first split."""
 
   def say(one: records_lib.Records) -> experiment.Part:
-    _, train_N = next(common.masks(one))
+    train_N = next(common.masks(one))
     used = _fitting(one, train_N, cfg)
     return experiment.Part(
       text=[_scope(train_N, cfg, used)],

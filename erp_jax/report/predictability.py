@@ -58,7 +58,7 @@ def _scope(
   cfg: predictability.PredictabilityConfig,
   common: experiment.ExperimentConfig,
 ) -> list[str]:
-  train_N = next(common.masks(records))[1]
+  train_N = next(common.masks(records))
   length = float(np.linalg.norm(records.emb_NE, axis=1).mean())
   return [
     f'{words.count(len(train_N))} prompts, '

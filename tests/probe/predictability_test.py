@@ -21,7 +21,7 @@ _COMMON = experiment.ExperimentConfig(
 def _evaluate(records, common=_COMMON, **cfg):
   return predictability.evaluate(
     records,
-    (train_N for _, train_N in common.masks(records)),
+    common.masks(records),
     common.ridge,
     common.bootstrap,
     predictability.PredictabilityConfig(**cfg),
@@ -82,7 +82,7 @@ def test_first_split_and_all_splits_are_scikit_learns(make_flagged):
   for reward, one in found.items():
     reward_NKM = records.reward_NKM[reward]
     splits = [
-      _r2(records, reward_NKM, train_N) for _, train_N in _COMMON.masks(records)
+      _r2(records, reward_NKM, train_N) for train_N in _COMMON.masks(records)
     ]
     _assert_close(_values(one.scores), splits[0])
     for category in splits[0]:
@@ -105,7 +105,7 @@ def test_contrasts_of_all_splits(make_flagged):
   mean_NM = _mean(records.reward_NKM['grm'])
   emb_NE = records.emb_NE / 2  # They are of length 2.
   values = []
-  for _, train_N in _COMMON.masks(records):
+  for train_N in _COMMON.masks(records):
     fitted = linear_model.Ridge(alpha=0.3).fit(
       emb_NE[train_N], mean_NM[train_N]
     )
@@ -123,7 +123,7 @@ def test_contrasts_of_all_splits(make_flagged):
 
 def test_without_flagged_responses_all_is_fitted_and_scored_again(make_flagged):
   records = make_flagged()
-  train_N = next(_COMMON.masks(records))[1]
+  train_N = next(_COMMON.masks(records))
   found = _evaluate(records, exclude=('cut', 'refusal'))['judge'].without
   sets = [('cut',), ('refusal',), ('cut', 'refusal')]
   assert [one.flags for one in found] == sets
@@ -160,7 +160,7 @@ def test_an_arm_with_nothing_left_is_undefined_alone(make_flagged):
 
 def test_the_fits_are_the_readings_of_the_formula(make_flagged):
   records = make_flagged()
-  train_N = next(_COMMON.masks(records))[1]
+  train_N = next(_COMMON.masks(records))
   reward_NKM = records.reward_NKM['judge']
   found = _evaluate(records)['judge'].fits
   num = train_N.sum()
@@ -282,7 +282,7 @@ def test_bad_input_is_said_so(make_flagged):
 def test_figures_show_the_first_splits_test_prompts(make_flagged):
   records = make_flagged()
   found = _evaluate(records)['grm']
-  test_N = ~next(_COMMON.masks(records))[1]
+  test_N = ~next(_COMMON.masks(records))
   np.testing.assert_array_equal(found.category_N, records.category_N[test_N])
   np.testing.assert_allclose(
     found.mean_NM, _mean(records.reward_NKM['grm'])[test_N]

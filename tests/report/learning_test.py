@@ -29,7 +29,7 @@ def test_the_whole_training_set_is_the_ordinary_fit(make_records):
   result = report.build([records], _CFG, _common())
   found = result.metrics['made']['first']
   assert found['num_prompts'] == [15, 60] and found['num_samples'] == [1, 4]
-  _, train_N = next(_common().masks(records))
+  train_N = next(_common().masks(records))
   predicted = records_lib.predict_rewards(
     records, train_N, ridge.RidgeConfig()
   )['first'][~train_N]

@@ -58,7 +58,7 @@ def test_aurocs_are_scikit_learns_on_every_split(make_records):
     ('large|middle', 1, 2),
   ]
   values = {name: [] for name, _, _ in pairs}
-  for seed, train_N in _COMMON.masks(records):
+  for seed, train_N in enumerate(_COMMON.masks(records)):
     prediction_NM = records_lib.predict_rewards(
       records, train_N, _COMMON.ridge
     )['second']
@@ -246,7 +246,7 @@ def test_one_sample_makes_all_labels_the_same_and_missing_ones_are_left(
   assert 'wins from matched samples' in _text(result)
   found = result.metrics['made']['first']['by_label']
   assert list(found) == ['matched']
-  test_N = ~next(_COMMON.masks(records))[1]
+  test_N = ~next(_COMMON.masks(records))
   num = found['matched']['pairs']['small|middle']['num_untied']
   assert num == np.isfinite(reward_NKM[test_N, 0, 2]).sum() < test_N.sum()
   assert math.isclose(

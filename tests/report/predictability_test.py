@@ -50,7 +50,7 @@ def _rows(table):
 
 def _expected(records, reward):
   """{category or None: R² of each arm} on the first split, by scikit-learn."""
-  train_N = next(_COMMON.masks(records))[1]
+  train_N = next(_COMMON.masks(records))
   mean_NM = records.reward_NKM[reward].mean(axis=1)
   fitted = linear_model.Ridge(alpha=0.3)
   fitted.fit(records.emb_NE[train_N], mean_NM[train_N])
@@ -201,7 +201,7 @@ def test_the_figure_has_a_panel_per_arm(make_paper_records):
   r2_M = _expected(records, 'grm')[None]
   for axes, arm, r2 in zip(panels, _ARMS, r2_M, strict=True):
     assert axes.get_title() == f'{arm} (R² {r2:.2f})'
-  test_N = ~next(_COMMON.masks(records))[1]
+  test_N = ~next(_COMMON.masks(records))
   drawn = {
     name: line.get_ydata()
     for name, line in zip(
@@ -227,7 +227,7 @@ def test_the_page_says_what_is_simulated_missing_and_undefined(
   records = make_paper_records(reward_NKM=reward_NKM, er_NM={})
   result = _build(records)
   text = ' '.join(result.sections[0].sections[0].text)
-  test_N = ~next(_COMMON.masks(records))[1]
+  test_N = ~next(_COMMON.masks(records))
   assert f'of 60: gemma1-7b {test_N[7:].sum()}.' in text
   assert 'No noise ceilings: K = 1' in text
   assert 'which responses are refusal, empty and cut.' in text

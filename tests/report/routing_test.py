@@ -40,7 +40,7 @@ def test_full_budget_is_a_loop_over_prompts(make_records):
   result = _build(records)
   mean_NM = records.reward_NKM['first'].mean(axis=1)
   regrets, static = [], []
-  for _, train_N in _common().masks(records):
+  for train_N in _common().masks(records):
     model = linear_model.Ridge(alpha=1.0)
     model.fit(records.emb_NE[train_N], mean_NM[train_N])
     predicted_NM = model.predict(records.emb_NE[~train_N])
@@ -67,7 +67,7 @@ def test_half_the_calls_recover_what_a_loop_says(make_records):
   """PGR at 50 %: the half of the highest margins goes to the strong arm."""
   records = make_records()
   mean_NM = records.reward_NKM['first'].mean(axis=1)
-  _, train_N = next(_common().masks(records))
+  train_N = next(_common().masks(records))
   model = linear_model.Ridge(alpha=1.0)
   model.fit(records.emb_NE[train_N], mean_NM[train_N])
   predicted_NM = model.predict(records.emb_NE[~train_N])
@@ -165,7 +165,7 @@ def test_folds_and_policies_matter(make_records):
 def test_the_guarded_policy_is_guarded_s_own(make_records):
   records = make_records()
   cfg = routing.RoutingConfig(policies=('erp', 'erp_guarded'), refit_draws=0)
-  _, train_N = next(_common().masks(records))
+  train_N = next(_common().masks(records))
   mean_NM = records.mean_NM('first')
   fitted = guarded.fit(
     records.emb_NE[train_N],

@@ -43,7 +43,7 @@ def _text(result):
 
 def _first(records):
   """Test mask and predictions of the first split."""
-  _, train_N = next(_COMMON.masks(records))
+  train_N = next(_COMMON.masks(records))
   return ~train_N, records_lib.predict_rewards(records, train_N, _COMMON.ridge)
 
 
@@ -74,7 +74,7 @@ def test_shares_are_counts_of_the_best(make_records):
   over = found['over_splits']
   assert over['true']['small']['n_splits'] == 2
   per_split = []
-  for _, train_N in _COMMON.masks(records):
+  for train_N in _COMMON.masks(records):
     best_N = values['true'][~train_N].argmax(axis=1)
     per_split.append(np.mean(best_N == 0))
   assert over['true']['small']['mean'] == pytest.approx(np.mean(per_split))
