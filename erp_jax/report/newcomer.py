@@ -198,26 +198,23 @@ def draw(curve: list[Mapping[str, Any]]) -> figure_lib.Figure:
 
 
 def _row(variant: str, num: int, curve: newcomer_lib.Curve) -> dict[str, Any]:
-  by_budget = lambda value_JP: {
-    name: _leaf(value_JP[:, p]) for p, name in enumerate(learning.BUDGETS)
-  }
+  by_budget = lambda value_JP: dict(
+    zip(learning.BUDGETS, learning.leaves(value_JP), strict=True)
+  )
   limited_JP = curve.saved_JP[:, : len(evaluate.BUDGETS)]
   limited_JP = limited_JP[:, np.isfinite(limited_JP).all(axis=0)]
   over_J = limited_JP.mean(axis=1) if limited_JP.size else limited_JP.sum(1)
   return {
     'variant': variant,
     'prompts': num,
-    'r2': _leaf(curve.r2_J),
-    'share': _leaf(curve.share_J),
+    'r2': learning.leaves(curve.r2_J),
+    'share': learning.leaves(curve.share_J),
     'saved': by_budget(curve.saved_JP),
-    'saved_mean': _leaf(over_J if limited_JP.size else over_J * np.nan),
+    'saved_mean': learning.leaves(
+      over_J if limited_JP.size else over_J * np.nan
+    ),
     'traffic': by_budget(curve.traffic_JP),
   }
-
-
-def _leaf(value_J: np.ndarray) -> dict[str, float | None]:
-  mean, se = learning.mean_se(value_J)
-  return {'mean': resample.defined(mean), 'se': resample.defined(se)}
 
 
 def _feasible(curve: Sequence[Mapping[str, Any]]) -> list[str]:

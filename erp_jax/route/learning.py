@@ -8,11 +8,11 @@ errors; `allocation` finds the best (n, k) of those with the same n k samples.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from erp_jax.core import errors
+from erp_jax.core import errors, resample
 from erp_jax.probe import decomposition, scores, targets
 from erp_jax.probe import records as records_lib
 from erp_jax.probe import ridge as ridge_lib
@@ -225,6 +225,17 @@ def mean_se(value_J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   if num < 2:
     return mean, np.full(np.shape(mean), np.nan)
   return mean, value_J.std(axis=0, ddof=1) / np.sqrt(num)
+
+
+def leaves(value: np.ndarray) -> Any:
+  """{mean, se} over the first axis, None where undefined; lists for others."""
+
+  def nest(mean, se):
+    if np.ndim(mean):
+      return [nest(*pair) for pair in zip(mean, se, strict=True)]
+    return {'mean': resample.defined(mean), 'se': resample.defined(se)}
+
+  return nest(*mean_se(value))
 
 
 def _means(reward_NKM: np.ndarray, num: int) -> np.ndarray:

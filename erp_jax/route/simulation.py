@@ -112,12 +112,13 @@ def _metrics(curve: learning_lib.LearningCurve) -> dict[str, Any]:
   at_budgets = lambda leaves: dict(
     zip(learning_lib.BUDGETS, leaves, strict=True)
   )
-  r2 = _leaves(curve.r2_JNK)
-  contrast_r2 = _leaves(curve.contrast_r2_JNK)
+  r2 = learning_lib.leaves(curve.r2_JNK)
+  contrast_r2 = learning_lib.leaves(curve.contrast_r2_JNK)
   regret = {
-    name: _leaves(curve.regret_JNKP[name]) for name in curve.regret_JNKP
+    name: learning_lib.leaves(curve.regret_JNKP[name])
+    for name in curve.regret_JNKP
   }
-  saved = _leaves(curve.advantage_JNKP)
+  saved = learning_lib.leaves(curve.advantage_JNKP)
   cells = []
   for i, num_prompts in enumerate(curve.num_prompts_N):
     for j, num_samples in enumerate(curve.num_samples_K):
@@ -144,17 +145,6 @@ def _metrics(curve: learning_lib.LearningCurve) -> dict[str, Any]:
       for total in allocation.totals(curve)
     },
   }
-
-
-def _leaves(value: np.ndarray) -> list:
-  """Nested lists of {mean, se}, over the first axis."""
-
-  def nest(mean, se):
-    if np.ndim(mean):
-      return [nest(*pair) for pair in zip(mean, se, strict=True)]
-    return {'mean': resample.defined(mean), 'se': resample.defined(se)}
-
-  return nest(*learning_lib.mean_se(value))
 
 
 def _allocation(best: allocation.Allocation) -> dict[str, Any]:
