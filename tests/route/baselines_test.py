@@ -96,7 +96,7 @@ def test_costs_not_recorded_are_the_arms_mean(make_split):
   split = make_split()
   spent_NM = split.spent_NM.copy()
   spent_NM[3, 2] = np.nan
-  assert baselines.spent(make_split(spent_NM=spent_NM))[3, 2] == 5.0
+  assert make_split(spent_NM=spent_NM).paid_NM[3, 2] == 5.0
 
 
 def test_incomplete_prompts_do_not_route(make_split):
