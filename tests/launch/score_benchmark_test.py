@@ -25,9 +25,10 @@ def _check(ours, theirs, tolerance):
 
 
 def test_ours_and_transformers_score_the_same_by_a_decoder():
+  """Each rounds to bfloat16 in its way, up to .02 off float32's mean."""
   ours = score_ours.prepare_decoder(_WORK)()
   theirs = score_peers.decoder_bfloat16(_WORK)()
-  _check(ours, theirs, 0.02)
+  _check(ours, theirs, 0.04)
 
 
 @pytest.fixture
