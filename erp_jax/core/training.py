@@ -1,4 +1,4 @@
-"""Training of a small network: Adam, its rate falling to 0 as a cosine."""
+"""A small network: trained by Adam with a cosine of rates, applied, saved."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from flax import nnx
 
 from erp_jax.core import sharding
 
+_PREFIX = 'head.'  # Of the names under which a network's arrays are saved.
 _ROWS = 8192  # Read at once by `outputs`.
 
 
@@ -90,6 +91,25 @@ def outputs(graph: Any, params: Any, x_NE: np.ndarray) -> np.ndarray:
     for part_BE in np.split(x_NE, range(_ROWS, len(x_NE), _ROWS))
   ]
   return np.concatenate(parts)
+
+
+def arrays(params: Any) -> dict[str, np.ndarray]:
+  """The parameters by name, as `restored` reads them."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(params))
+  return {_name(path): np.asarray(value) for path, value in flat}
+
+
+def restored(params: Any, saved: Mapping[str, np.ndarray]) -> Any:
+  """Parameters of the shape of `params`, which `arrays` named in `saved`."""
+  values = jax.tree_util.tree_map_with_path(
+    lambda path, _: saved[_name(path)], nnx.to_pure_dict(params)
+  )
+  nnx.replace_by_pure_dict(params, values)
+  return params
+
+
+def _name(path: tuple[Any, ...]) -> str:
+  return _PREFIX + '.'.join(key.key for key in path)
 
 
 def _optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:

@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 
-from erp_jax.core import errors, training
+from erp_jax.core import checkpoint, errors, training
 from erp_jax.data import splits
 from erp_jax.probe import ridge, soft_targets
 
@@ -154,6 +155,43 @@ class Zooter:
       logit_NM - logit_NM.mean(axis=1, keepdims=True)
     )
     return score_NM
+
+
+def save(path: epath.PathLike, zooter: Zooter) -> None:
+  """Writes an orbax folder with all that `restore` needs."""
+  checkpoint.save(path, arrays(zooter))
+
+
+def restore(path: epath.PathLike) -> Zooter:
+  """The network that `save` wrote; its scores are the same to the bit."""
+  saved = checkpoint.load(path)
+  up_EH = saved.get('head.up.kernel')
+  graph, params = _start(
+    'linear' if up_EH is None else 'mlp',
+    1 if up_EH is None else up_EH.shape[1],
+    (len(saved['mean_E']), int(saved['known_M'].sum())),
+    0,
+  )
+  return Zooter(
+    tau=float(saved['tau']),
+    embedding='unit' if saved['unit'] else 'raw',
+    mean_E=saved['mean_E'],
+    scale=float(saved['scale']),
+    known_M=saved['known_M'],
+    graph=graph,
+    params=training.restored(params, saved),
+  )
+
+
+def arrays(zooter: Zooter) -> dict[str, np.ndarray]:
+  """What a checkpoint holds, by name, as `checkpoint.content_digest` reads."""
+  return {
+    'tau': np.asarray(zooter.tau),
+    'unit': np.asarray(zooter.embedding == 'unit'),
+    'mean_E': zooter.mean_E,
+    'scale': np.asarray(zooter.scale),
+    'known_M': zooter.known_M,
+  } | training.arrays(zooter.params)
 
 
 def fit(

@@ -21,8 +21,6 @@ from erp_jax.score import preference
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = 'head.'  # Of the names under which a head's arrays are saved.
-
 
 class Linear(nnx.Module):
   """r(x) = w·x, which starts at 0: the training problem is convex."""
@@ -115,13 +113,8 @@ class Reward:
 
   def arrays(self) -> dict[str, np.ndarray]:
     """All that `restore` needs, by name."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(
-      nnx.to_pure_dict(self.params)
-    )
-    return {'mean_E': self.mean_E, 'scale_E': self.scale_E} | {
-      _PREFIX + '.'.join(key.key for key in path): np.asarray(value)
-      for path, value in flat
-    }
+    scaling = {'mean_E': self.mean_E, 'scale_E': self.scale_E}
+    return scaling | training.arrays(self.params)
 
   def _scaled(self, x_BE: np.ndarray) -> np.ndarray:
     return ((x_BE - self.mean_E) / self.scale_E).astype(np.float32)
@@ -130,11 +123,7 @@ class Reward:
 def restore(cfg: TrainConfig, arrays: Mapping[str, np.ndarray]) -> Reward:
   """The Reward whose `arrays` these are."""
   graph, params = _start(cfg, len(arrays['mean_E']))
-  tree = nnx.to_pure_dict(params)
-  values = jax.tree_util.tree_map_with_path(
-    lambda path, _: arrays[_PREFIX + '.'.join(key.key for key in path)], tree
-  )
-  nnx.replace_by_pure_dict(params, values)
+  params = training.restored(params, arrays)
   return Reward(arrays['mean_E'], arrays['scale_E'], graph, params)
 
 

@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 from scipy import special
 
-from erp_jax.core import errors
+from erp_jax.core import checkpoint, errors
 from erp_jax.probe import zooter
 
 # To the optimum: no validation, no penalty, every step over all prompts.
@@ -114,12 +113,12 @@ def test_the_penalised_gradient_is_zero_over_the_arms_present(embedding):
     x_NE = x_NE / np.linalg.norm(x_NE, axis=1, keepdims=True)
   x_NE = x_NE - x_NE.mean(axis=0)
   x_NE /= np.sqrt(np.mean(x_NE**2))
-  out = nnx.to_pure_dict(fitted.params)['out']
-  weight_EM = np.asarray(out['kernel'], np.float64)
+  arrays = zooter.arrays(fitted)
+  weight_EM = arrays['head.out.kernel'].astype(np.float64)
   present_NM = np.isfinite(reward_NM)
   masked = lambda value_NM: np.where(present_NM, value_NM, -np.inf)
   p_NM = special.softmax(
-    masked(x_NE @ weight_EM + np.asarray(out['bias'])), axis=1
+    masked(x_NE @ weight_EM + arrays['head.out.bias']), axis=1
   )
   resid_NM = (p_NM - special.softmax(masked(reward_NM) / 2, axis=1)) / len(x_NE)
   np.testing.assert_allclose(resid_NM.sum(axis=0), 0, atol=1e-5)
@@ -257,13 +256,35 @@ def test_the_seed_decides_everything(head):
   emb_NE, theta_EM, bias_M = _linear(80)
   reward_NM = emb_NE @ theta_EM + bias_M
   cfg = zooter.ZooterConfig(head=head, epochs=4, batch=16)
-  scores = []
+  digests = []
   for seed in (0, 0, 1):
     fitted, _ = _fit(
       emb_NE, reward_NM[:, None], dataclasses.replace(cfg, seed=seed)
     )
-    scores.append(fitted.score(emb_NE).tobytes())
-  assert scores[0] == scores[1] != scores[2]
+    digests.append(checkpoint.content_digest(zooter.arrays(fitted)))
+  assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+  'setting',
+  [{'head': 'linear'}, {'head': 'mlp', 'hidden': 8, 'embedding': 'raw'}],
+)
+def test_a_restored_network_scores_the_same(tmp_path, setting):
+  emb_NE, theta_EM, bias_M = _linear(60)
+  reward_NM = emb_NE @ theta_EM + bias_M
+  reward_NM = np.insert(reward_NM, 0, np.nan, axis=1)
+  cfg = zooter.ZooterConfig(**setting, epochs=3, tau=0.7)
+  fitted, _ = _fit(emb_NE, reward_NM[:, None], cfg)
+  zooter.save(tmp_path / 'weights', fitted)
+  again = zooter.restore(tmp_path / 'weights')
+  np.testing.assert_array_equal(again.score(emb_NE), fitted.score(emb_NE))
+  assert np.ptp(again.score(emb_NE)[:, 1:]) > 0
+  assert again.tau == 0.7 and again.embedding == cfg.embedding
+  np.testing.assert_allclose(
+    np.concatenate([again.score(emb_NE[:1]), again.score(emb_NE[1:])]),
+    fitted.score(emb_NE),
+    atol=1e-6,
+  )
 
 
 @pytest.mark.parametrize(
