@@ -7,8 +7,9 @@ import json
 
 from rich import console
 
-from erp_jax.core import store
+from erp_jax.core import store, upstream
 from erp_jax.data import prompts
+from erp_jax.probe import rewards as rewards_lib
 from erp_jax.report import page, terminal
 from erp_jax.route import stage as route_stage
 from launch import app, pipeline_config
@@ -23,7 +24,12 @@ def main(cfg, workdir):
   rewards = list(cfg.rewards)
   made = route_stage.made_with(loaded, cfg.fit, cfg.route)
   for name in rewards:
-    store.check_made_with(workdir.path / 'routes' / name, made)
+    scored = {arm: rewards_lib.folder(name, arm) for arm in cfg.arms}
+    arms = {
+      arm: {'rewards': upstream.digest(workdir.path / folder)}
+      for arm, folder in scored.items()
+    }
+    store.check_made_with(workdir.path / 'routes' / name, made | {'arms': arms})
   file = page.build(workdir.path, rewards, replays, loaded)
   read = lambda folder: json.loads(store.read_file(folder, 'metrics.json'))
   store.write_json(

@@ -5,6 +5,7 @@ is equal in content, which `content_digest` states.
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -56,11 +57,17 @@ def _check_space(folder: epath.Path, size: int) -> None:
   """OSError unless a file of `size` bytes fits into the folder.
 
   Orbax writes all arrays at once: after the first that does not fit it raises,
-  and each of the others prints a traceback of its own whenever it ends.
+  and each of the others prints a traceback of its own whenever it ends. A file
+  system that cannot tell is not asked.
   """
   with tempfile.TemporaryFile(dir=folder) as file:
-    if hasattr(os, 'posix_fallocate'):  # macOS has none.
+    if not hasattr(os, 'posix_fallocate'):  # macOS.
+      return
+    try:
       os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as e:
+      if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+        raise
 
 
 @contextlib.contextmanager

@@ -157,7 +157,8 @@ class Client:
     self, server, path, question: endpoint_lib.Question, read
   ) -> Any:
     """Asks until there is an answer that can be read."""
-    wait, failed, unreadable, late = _FIRST_WAIT_SECS, float('inf'), 0, 0
+    wait, failed, unreadable = _FIRST_WAIT_SECS, float('inf'), 0
+    late: list[float] = []  # When it timed out while others were answered.
     before = time.monotonic()
     while True:
       await self._pace.turn(question.tokens)
@@ -176,10 +177,7 @@ class Client:
         problem = self._said(e.__cause__ or e)
       except TimeoutError:
         secs = self._endpoint.traffic.timeout_secs
-        problem = (
-          f'nothing whole within {secs:g} s, {self._field}.endpoint.traffic.'
-          'timeout_secs: raise it, or lower concurrency there'
-        )
+        problem = f'nothing whole within {secs:g} s'
         is_late = True
       except _UNREADABLE as e:
         problem = f'what cannot be read: {self._said(e)}'
@@ -191,18 +189,18 @@ class Client:
         return result
       now = time.monotonic()
       failed = min(failed, now)
-      fix = 'see that it runs'
       if is_late:
         # A server that answers nobody is not this question's fault.
-        late += self._answered > before
+        if self._answered > before:
+          late.append(now)
         more = (
-          'allow a request more time, there and on its side, or '
-          f'{question.shorten}'
+          f'raise {self._field}.endpoint.traffic.timeout_secs or the limit of '
+          f'a proxy, lower concurrency there{question.shorten}'
         )
-        self._check_in_time(late, now - failed, question.what, problem, more)
-        fix = f'{fix}, {more}'
+        self._check_in_time(late, question.what, problem, more)
+        problem = f'{problem}: {more}'
       silent = now - max(failed, self._answered)
-      self._check_patience(silent, asked, f'{question.what}: {problem}', fix)
+      self._check_patience(silent, asked, f'{question.what}: {problem}')
       before = now
       self.counts['retries'] += 1
       self._warn(now, problem)
@@ -254,19 +252,19 @@ class Client:
       )
 
   def _check_in_time(
-    self, num: int, secs: float, what: str, problem: str, fix: str
+    self, late: Sequence[float], what: str, problem: str, fix: str
   ) -> None:
     """UserError once a question has timed out too often, for too long."""
-    if num >= _MOST_TIMEOUTS and secs >= self._endpoint.traffic.patience_secs:
+    secs = late[-1] - late[0] if late else 0.0
+    patience = self._endpoint.traffic.patience_secs
+    if len(late) >= _MOST_TIMEOUTS and secs >= patience:
       raise errors.UserError(
         f'{self._field}: {self._url} answers others, but {what} timed out '
-        f'{num} times in {secs:.0f} s ({problem}): {fix}; then start the same '
-        'command again: finished shards are kept.'
+        f'{len(late)} times in {secs:.0f} s ({problem}): {fix}; then start '
+        'the same command again: finished shards are kept.'
       )
 
-  def _check_patience(
-    self, silent: float, asked: float, problem: str, fix: str
-  ) -> None:
+  def _check_patience(self, silent: float, asked: float, problem: str) -> None:
     patience = self._endpoint.traffic.patience_secs
     if asked > patience:
       what = f'asks to wait for {asked:.0f} s'
@@ -276,8 +274,8 @@ class Client:
       return
     raise errors.UserError(
       f'{self._field}: {self._url} {what} ({problem}), and '
-      f'{self._field}.endpoint.traffic.patience_secs is {patience:g}: {fix}, '
-      'then start the same command again: finished shards are kept.'
+      f'{self._field}.endpoint.traffic.patience_secs is {patience:g}: see that '
+      'it runs, then start the same command again: finished shards are kept.'
     )
 
   def _warn(self, now: float, problem: str) -> None:

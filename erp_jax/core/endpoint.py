@@ -48,7 +48,7 @@ class Traffic:
   concurrency: int = 32  # Requests at once.
   timeout_secs: float = 600.0  # Of one request.
   # A server that answers nothing for so long ends the stage. So does a question
-  # that times out every time for so long, while others are answered.
+  # that times out again and again for so long, while others are answered.
   patience_secs: float = 600.0
   requests_per_minute: float = 0.0  # 0: no limit.
   tokens_per_minute: float = 0.0  # Read and written; 0: no limit.
@@ -141,13 +141,13 @@ class Question(NamedTuple):
     what: it is about, for messages: "prompt 'p1'".
     body: what is posted; None only gets.
     tokens: that it may read and write, about.
-    shorten: what to do about an answer that takes too long, for messages.
+    shorten: ', or ' what else mends an answer that takes too long.
   """
 
   what: str
   body: Mapping[str, Any] | None
   tokens: float = 0.0
-  shorten: str = 'drop that prompt in prompts.path'
+  shorten: str = ''
 
 
 class UnreadableError(ValueError):

@@ -11,7 +11,7 @@ from flax import nnx
 
 from erp_jax.core import sharding
 
-_PREFIX = 'head.'  # Of the names under which a network's arrays are saved.
+PREFIX = 'head.'  # Of the names under which a network's arrays are saved.
 _ROWS = 8192  # Read at once by `outputs`.
 
 
@@ -109,7 +109,7 @@ def restored(params: Any, saved: Mapping[str, np.ndarray]) -> Any:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-  return _PREFIX + '.'.join(key.key for key in path)
+  return PREFIX + '.'.join(key.key for key in path)
 
 
 def _optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:

@@ -165,7 +165,7 @@ def save(path: epath.PathLike, zooter: Zooter) -> None:
 def restore(path: epath.PathLike) -> Zooter:
   """The network that `save` wrote; its scores are the same to the bit."""
   saved = checkpoint.load(path)
-  up_EH = saved.get('head.up.kernel')
+  up_EH = saved.get(f'{training.PREFIX}up.kernel')
   graph, params = _start(
     'linear' if up_EH is None else 'mlp',
     1 if up_EH is None else up_EH.shape[1],

@@ -147,7 +147,7 @@ class ServedArm:
           f'prompt {prompt.id!r}',
           {**common, 'messages': messages, 'seed': seed},
           tokens=read + cfg.max_new_tokens,
-          shorten='lower sample.max_new_tokens in another --workdir',
+          shorten=', or lower sample.max_new_tokens in another --workdir',
         )
         for seed in seeds_of
       ]

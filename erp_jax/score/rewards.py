@@ -121,13 +121,15 @@ class RewardConfig:
     Of a server it is what the user says of it, and what a judge is sent, as in
     an arm's identity: not the URL, under which the same model may be served
     tomorrow or not. `served_score` is sent the same whatever `server` is.
+    'endpoint' is None, and in no identity, where a judge is sent nothing more.
     """
     fields = dataclasses.asdict(self)
     del fields['endpoint'], fields['api']
     if self.kind in SERVED:
       fields['revision'] = self.endpoint.identify(self.model)
     if self.kind == 'served_judge':
-      fields['endpoint'] = {'settings': served.judge_settings(self.endpoint)}
+      settings = served.judge_settings(self.endpoint)
+      fields['endpoint'] = {'settings': settings} if settings else None
     if self.kind == 'served_score':
       fields['api'] = self.api
     return fields
@@ -187,7 +189,7 @@ def identity(cfg: RewardConfig) -> dict[str, Any]:
   """
   fields = cfg.fields()
   if cfg.kind in SERVED:
-    return fields
+    return {k: v for k, v in fields.items() if (k, v) != ('endpoint', None)}
   if cfg.kind == 'preference':
     return fields | {'revision': preference_reward.revision(cfg.model)}
   if cfg.model:

@@ -214,3 +214,7 @@ def test_routes_refuse_probes_of_other_rewards(
   assert done.returncode == 1
   assert 'probes/relevance' in done.stderr.splitlines()[-1]
   assert 'rewards =' in done.stderr.splitlines()[-1]
+  done = launch('report', *flags)  # Of the routes that are still there.
+  assert done.returncode == 1
+  assert 'routes/relevance' in done.stderr.splitlines()[-1]
+  assert 'rewards =' in done.stderr.splitlines()[-1]

@@ -246,7 +246,11 @@ def test_only_served_kinds_have_more_in_their_identity():
   fields = rewards.RewardConfig().fields()
   assert set(fields) == old == set(rewards.identity(rewards.RewardConfig()))
   judge = _cfg('served_judge', 'http://h/v1')
-  assert set(rewards.identity(judge)) == old | {'revision', 'endpoint'}
+  assert set(rewards.identity(judge)) == old | {'revision'}
+  thinker = dataclasses.replace(
+    judge, endpoint=endpoint.Endpoint(url='http://h/v1', server='vllm')
+  )
+  assert set(rewards.identity(thinker)) == old | {'revision', 'endpoint'}
   scores = _cfg('served_score', 'http://h/v1')
   assert set(rewards.identity(scores)) == old | {'revision', 'api'}
 
@@ -298,7 +302,7 @@ def test_a_server_of_another_kind_is_another_judge_if_it_is_asked_otherwise(
   assert judge('vllm') == [{'enable_thinking': False}]
   assert judge('sglang') == []  # It would be asked the same.
   with pytest.raises(
-    errors.UserError, match=r'was made with reward\.endpoint\.settings'
+    errors.UserError, match=r'was made with reward\.endpoint = {"settings"'
   ):
     judge('openai')
 

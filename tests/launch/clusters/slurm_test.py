@@ -132,6 +132,14 @@ def test_slurm_queues_again_what_ended_before_it_could_see_to_sigterm(
   assert requeue.read_text() == 'requeue 5\n'
 
 
+def test_slurm_queues_nothing_again_that_never_saw_to_sigterm(fake):
+  """It would begin anew each time: ten minutes are more than imports take."""
+  run, requeue = _slurm_nodes(fake), _requeued(fake)
+  fake.env |= {'SECONDS': '601'}  # Bash counts on from there.
+  assert run('sh', '-c', 'kill -TERM $PPID $$').returncode == 143
+  assert not requeue.exists()
+
+
 def test_slurm_queues_nothing_again_that_was_killed_alone(fake):
   run, requeue = _slurm_nodes(fake), _requeued(fake)
   assert run('sh', '-c', 'kill -TERM $$').returncode == 143
