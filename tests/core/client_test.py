@@ -212,7 +212,7 @@ def test_a_server_that_answers_others_is_not_given_up(scripted):
 
 
 _LATE = {
-  'ours': (200, servers.Slowly([b' '] * 4), {}),
+  'ours': (200, servers.Slowly([b' '] * 8), {}),
   'of a proxy': (504, {'error': {'message': 'upstream timed out'}}, {}),
 }
 
@@ -265,7 +265,7 @@ def test_one_that_times_out_now_and_then_is_asked_again(
   """Not often enough, or not for long enough, to be given up."""
   server = _late_one(scripted, fault, times)
   client = _client(
-    server, concurrency=2, timeout_secs=0.1, patience_secs=patience
+    server, concurrency=2, timeout_secs=0.5, patience_secs=patience
   )
   assert _ask(client, _questions(60)) == list(range(60))
   assert client.counts['retries'] == times
