@@ -116,8 +116,10 @@ def test_a_full_disk_ends_the_scalars_alone(tmp_path):
     timeout=120,
   )
   assert done.returncode == 0, done.stderr
-  (said,) = done.stderr.splitlines()
+  said, *more = done.stderr.splitlines()
   assert said.startswith(f'no more scalars in {tmp_path}/scalars: ')
+  # Of what the file had not written, from Python 3.13 on.
+  assert not more or more[0].startswith('Exception ignored in: <_io.Buffered')
 
 
 def test_without_the_package_one_line_names_the_extra(

@@ -6,12 +6,7 @@ import json
 
 import pytest
 import tokenizers
-import torch
-import transformers
-from safetensors import torch as safetensors_torch
 from tokenizers import decoders, models, pre_tokenizers, processors
-
-torch.set_num_threads(1)  # Its spinning threads cost more than they give.
 
 _SPECIAL = ['<pad>', '<eos>', '<bos>', '<start_of_turn>', '<end_of_turn>']
 _BOS = 2
@@ -67,7 +62,7 @@ def _save_tokenizer(folder):
   core.post_processor = processors.TemplateProcessing(
     single='<bos> $A', special_tokens=[('<bos>', _BOS)]
   )
-  fast = transformers.PreTrainedTokenizerFast(
+  fast = pytest.importorskip('transformers').PreTrainedTokenizerFast(
     tokenizer_object=core,
     bos_token='<bos>',
     eos_token='<eos>',
@@ -77,8 +72,16 @@ def _save_tokenizer(folder):
   fast.save_pretrained(folder)
 
 
+def _torch():
+  """torch and transformers, which `make test-latest` does without."""
+  torch = pytest.importorskip('torch')
+  torch.set_num_threads(1)  # Its spinning threads cost more than they give.
+  return torch, pytest.importorskip('transformers')
+
+
 def _model(family):
   """A small torch model, every parameter random."""
+  torch, transformers = _torch()
   fields = copy.deepcopy({**_FIELDS, **_FAMILIES[family]})
   config = getattr(transformers, f'{family}Config')(**fields)
   model = getattr(transformers, f'{family}ForSequenceClassification')(config)
@@ -108,6 +111,8 @@ def saved(tmp_path_factory):
 @pytest.fixture(scope='session')
 def internlm(saved, tmp_path_factory):
   """Llama's torch model, and its weights as internlm2-7b-reward has them."""
+  torch, _ = _torch()
+  safetensors_torch = pytest.importorskip('safetensors.torch')
   model, _ = saved('Llama')
   folder = tmp_path_factory.mktemp('internlm')
   _save_tokenizer(folder)
@@ -162,6 +167,7 @@ def internlm(saved, tmp_path_factory):
 @pytest.fixture(scope='session')
 def deberta(tmp_path_factory):
   """The folder of a random DeBERTa reward model over letters."""
+  torch, transformers = _torch()
   folder = tmp_path_factory.mktemp('deberta')
   pieces = ['[PAD]', '[CLS]', '[SEP]', '[UNK]', *'abcdefghijklmnopqrstuvwxyz▁']
   core = tokenizers.Tokenizer(
