@@ -42,7 +42,7 @@ def test_a_mesh_of_data_and_model_changes_nothing(tiny, launch, tmp_path):
     ('embedding', got[2], want[2]),
   ):
     mine, other = (np.array(t[name].to_pylist()) for t in (mine, other))
-    assert other.std() > 0.01
+    assert np.nanstd(other) > 0.01  # NaN is an empty response.
     np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
 
 
