@@ -69,12 +69,13 @@ lint: .venv/installed-test
 	touch .venv/installed $@
 
 # The newest JAX, on Python 3.12 or later and without torch: test files that
-# compare with torch stay out, and those that make checkpoints with it.
+# compare with torch stay out, and those that make checkpoints with it, also by
+# the fixtures `saved` and `deberta`.
 LATEST = $(shell for p in python3.14 python3.13 python3.12 python3; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null && \
   echo $$p && break; done)
 WITH_TORCH = $(shell grep -rlE --include='*_test.py' \
-  '(from|import) (torch|transformers)|sentence_transformers|write_sentencepiece' \
+  '(from|import) (torch|transformers)|sentence_transformers|write_sentencepiece|saved, deberta' \
   tests)
 
 test-latest: .venv-latest/installed

@@ -62,7 +62,8 @@ def _save_tokenizer(folder):
   core.post_processor = processors.TemplateProcessing(
     single='<bos> $A', special_tokens=[('<bos>', _BOS)]
   )
-  fast = pytest.importorskip('transformers').PreTrainedTokenizerFast(
+  _, transformers = _torch()
+  fast = transformers.PreTrainedTokenizerFast(
     tokenizer_object=core,
     bos_token='<bos>',
     eos_token='<eos>',
@@ -74,9 +75,11 @@ def _save_tokenizer(folder):
 
 def _torch():
   """torch and transformers, which `make test-latest` does without."""
-  torch = pytest.importorskip('torch')
+  import torch
+  import transformers
+
   torch.set_num_threads(1)  # Its spinning threads cost more than they give.
-  return torch, pytest.importorskip('transformers')
+  return torch, transformers
 
 
 def _model(family):
@@ -111,8 +114,9 @@ def saved(tmp_path_factory):
 @pytest.fixture(scope='session')
 def internlm(saved, tmp_path_factory):
   """Llama's torch model, and its weights as internlm2-7b-reward has them."""
+  from safetensors import torch as safetensors_torch
+
   torch, _ = _torch()
-  safetensors_torch = pytest.importorskip('safetensors.torch')
   model, _ = saved('Llama')
   folder = tmp_path_factory.mktemp('internlm')
   _save_tokenizer(folder)
